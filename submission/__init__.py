@@ -1,0 +1,1 @@
+"""Scores wired models on Brain-Score: brain model, offline benchmarks, results database."""

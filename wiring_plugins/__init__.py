@@ -1,0 +1,34 @@
+"""Wiring-plugins: models of the visual system whose weights are wired, that is sampled, rather than trained.
+
+>>> import wiring_plugins
+>>> model = wiring_plugins.build_model("wiring-gabor-frozen")
+"""
+from .errors import (CorruptFile, DataUnavailable, NotEnoughMemory, RegistrationError, UnknownName, WiringError)
+from .hookspecs import hookimpl
+from .recipe import (Architecture, BatchNorm, Commitment, FrozenMapping, Init, Initializer, Layer, LayerContext, Recipe,
+                     StatisticsSource, WeightsRef, from_plain, to_plain)
+from .registry import Registry
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "build_model": "build", "wire": "build", "draw_weights": "build",
+    "calibrate": "calibration", "noise_images": "calibration",
+    "fingerprint": "weights_io", "load_weights": "weights_io", "read_state": "weights_io",
+    "layer_rng": "seeding",
+    "load_host": "plugins", "load_registry": "plugins",
+}
+
+__all__ = [
+    "Architecture", "BatchNorm", "Commitment", "CorruptFile", "DataUnavailable", "FrozenMapping", "Init", "Initializer",
+    "Layer", "LayerContext", "NotEnoughMemory", "Recipe", "RegistrationError", "Registry", "StatisticsSource",
+    "UnknownName", "WeightsRef", "WiringError", "from_plain", "hookimpl", "to_plain", *_LAZY,
+]
+
+
+def __getattr__(name: str):
+    """Import what needs numpy when it is first asked for: `import wiring_plugins` itself stays light."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)

@@ -1,0 +1,96 @@
+"""From a recipe to a `torch.nn.Module`."""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .calibration import calibrate
+from .errors import WiringError
+from .recipe import LayerContext, Recipe
+from .registry import Registry
+from .seeding import layer_rng
+
+if TYPE_CHECKING:
+    import torch
+
+
+def build_model(name: str, *, seed: int | None = None, registry: Registry | None = None) -> torch.nn.Module:
+    """The model of that name, wired and in evaluation mode on the CPU.
+
+    The same name and seed give the same weights, bit for bit. `seed` replaces the recipe's own.
+
+    >>> from wiring_plugins import build_model
+    >>> build_model("wiring-gabor-frozen").V1.conv1.weight.shape
+    torch.Size([64, 3, 7, 7])
+
+    Raises:
+        UnknownName: no recipe has that name.
+    """
+    if registry is None:
+        from .plugins import load_registry
+        registry = load_registry()
+    recipe = registry.recipe(name)
+    return wire(recipe if seed is None else replace(recipe, seed=seed), registry)
+
+
+def wire(recipe: Recipe, registry: Registry) -> torch.nn.Module:
+    """Make the recipe's architecture, draw its weights, and set its batch normalisation."""
+    import torch
+
+    architecture = registry.architecture(recipe.architecture)
+    with torch.device("meta"):  # no memory and no time for default weights that are replaced at once
+        model = architecture.build()
+    model = model.to_empty(device="cpu")
+    state = model.state_dict()
+    for path, weights in draw_weights(recipe, registry).items():
+        state[f"{path}.weight"] = torch.from_numpy(weights)
+    for layer in architecture.layers:
+        if layer.bias:
+            state[f"{layer.path}.bias"] = torch.zeros(layer.shape[0])
+        if layer.kind == "norm":
+            state[f"{layer.path}.weight"] = torch.ones(layer.shape)
+            state[f"{layer.path}.running_mean"] = torch.zeros(layer.shape)
+            state[f"{layer.path}.running_var"] = torch.ones(layer.shape)
+            state[f"{layer.path}.num_batches_tracked"] = torch.tensor(0)
+    model.load_state_dict(state, assign=True)
+    model.requires_grad_(True).eval()
+    if recipe.batch_norm.statistics == "calibrated":
+        calibrate(model, registry.commitment(recipe), images=recipe.batch_norm.images, seed=recipe.seed)
+    return model
+
+
+def draw_weights(recipe: Recipe, registry: Registry) -> Mapping[str, np.ndarray]:
+    """Every convolution's and linear layer's weights, float32, by layer path.
+
+    Layers are drawn side by side in threads: each has a random stream of its own, so the order does not matter.
+    """
+    architecture = registry.architecture(recipe.architecture)
+    pixels_per_degree = registry.commitment(recipe).pixels_per_degree
+    sources = {name: registry.source(name).load()
+               for name in {init.source for init in recipe.init.values()} - {None}}
+
+    def draw(layer) -> np.ndarray:
+        init = recipe.init[layer.path]
+        statistics = sources[init.source].layer(init.layer or layer.path) if init.source else None
+        context = LayerContext(layer=layer.path, statistics=statistics, pixels_per_degree=pixels_per_degree)
+        sample = registry.initializer(init.kind).sample
+        weights = sample(layer_rng(recipe.seed, layer.path), layer.shape, context, **init.params)
+        return _checked(weights, layer, init.kind)
+
+    layers = sorted(architecture.weight_layers().values(), key=lambda layer: -np.prod(layer.shape))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip((layer.path for layer in layers), pool.map(draw, layers)))
+
+
+def _checked(weights: np.ndarray, layer, kind: str) -> np.ndarray:
+    if weights.shape != layer.shape or weights.dtype != np.float32:
+        raise WiringError(f"Initialiser {kind!r} gave {weights.dtype} weights of shape {weights.shape} for layer "
+                          f"{layer.path}. It has to give float32 of shape {layer.shape}.")
+    if not np.isfinite(weights).all():
+        raise WiringError(f"Initialiser {kind!r} gave NaN or infinite weights for layer {layer.path}.")
+    return np.ascontiguousarray(weights)

@@ -1,0 +1,1 @@
+"""Initialisers: pure functions that draw a layer's weights, one plugin each."""

@@ -1,0 +1,63 @@
+"""What is registered: architectures, initialisers, statistics and recipes by name, checked against each other."""
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .errors import RegistrationError, UnknownName
+from .recipe import Architecture, Commitment, FrozenMapping, Initializer, Recipe, StatisticsSource
+
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """Everything that plugins offer, by name. Made by :func:`wiring_plugins.load_registry`, or by hand from parts."""
+
+    architectures: Mapping[str, Architecture] = FrozenMapping()
+    initializers: Mapping[str, Initializer] = FrozenMapping()
+    statistics: Mapping[str, StatisticsSource] = FrozenMapping()
+    recipes: Mapping[str, Recipe] = FrozenMapping()
+
+    def architecture(self, name: str) -> Architecture:
+        return _look_up("architecture", name, self.architectures, listed_by="wiring plugins")
+
+    def initializer(self, name: str) -> Initializer:
+        return _look_up("initialiser", name, self.initializers, listed_by="wiring plugins")
+
+    def source(self, name: str) -> StatisticsSource:
+        return _look_up("statistics source", name, self.statistics, listed_by="wiring plugins")
+
+    def recipe(self, name: str) -> Recipe:
+        return _look_up("model", name, self.recipes, listed_by="wiring models")
+
+    def commitment(self, recipe: Recipe) -> Commitment:
+        """The recipe's own commitment, or else its architecture's."""
+        return recipe.commitment or self.architecture(recipe.architecture).commitment
+
+    def check(self, recipe: Recipe) -> None:
+        """Raise :class:`RegistrationError` or :class:`UnknownName` unless every name in the recipe exists."""
+        if not NAME.fullmatch(recipe.name):
+            raise RegistrationError(f"{recipe.name!r} is no legal model name. A name is lower-case words and numbers "
+                                    "joined by single hyphens, such as 'wiring-gabor-frozen'.")
+        architecture = self.architecture(recipe.architecture)
+        wired, owner = architecture.weight_layers(), f"recipe {recipe.name!r}"
+        for path, init in recipe.init.items():
+            _look_up("layer", path, wired, owner=f"{architecture.name} (init of {owner})")
+            self.initializer(init.kind)
+            if init.source is not None:
+                self.source(init.source)
+        if missing := [path for path in wired if path not in recipe.init]:
+            raise RegistrationError(f"The init of {owner} says nothing of {', '.join(missing)}. "
+                                    "Every convolution and linear layer needs an Init.")
+        paths = architecture.module_paths()
+        for path in recipe.trainable:
+            if path not in paths:
+                raise UnknownName("module", path, paths, owner=f"{architecture.name} (trainable of {owner})")
+
+
+def _look_up(kind: str, name: str, items: Mapping, *, listed_by: str | None = None, owner: str = ""):
+    if name not in items:
+        raise UnknownName(kind, name, items, listed_by=listed_by, owner=owner)
+    return items[name]

@@ -1,0 +1,1 @@
+"""Statistics sources: the small distributions that initialisers sample from, one plugin each."""

@@ -1,0 +1,75 @@
+"""Weights on disk and in hashes."""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import CorruptFile, WiringError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 (hex) of a state dict: of every tensor's name, type, shape and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        array = state[name].detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view("uint8").data)
+    return digest.hexdigest()
+
+
+def read_state(path: str | Path) -> dict[str, torch.Tensor]:
+    """The state dict in a `.safetensors` or PyTorch checkpoint file, on the CPU, without a leading `module.`.
+
+    A PyTorch file is read without executing anything in it (`weights_only`); a checkpoint that keeps its weights under
+    `state_dict`, as the published CORnet-S does, is unwrapped.
+
+    Raises:
+        WiringError: there is no such file. CorruptFile: the file holds no weights that can be read.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    if not path.is_file():
+        raise WiringError(f"There is no weights file {path}. Give the path of a .safetensors or .pth file.")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = state.get("state_dict", state)
+        return {name.removeprefix("module."): tensor for name, tensor in dict(state).items()}
+    except (SafetensorError, RuntimeError, EOFError, ValueError, AttributeError, TypeError, OSError) as error:
+        raise CorruptFile(f"{path} cannot be read as weights ({type(error).__name__}: {error}). "
+                          "It may be truncated; get it again.") from error
+    except Exception as error:  # pickle.UnpicklingError: PyTorch refuses what is not plain tensors
+        raise CorruptFile(f"{path} is refused: it holds more than tensors ({type(error).__name__}). Save its "
+                          "state dict alone, best as .safetensors.") from error
+
+
+def load_weights(model: torch.nn.Module, path: str | Path) -> torch.nn.Module:
+    """Load a checkpoint into `model`, every name and shape of which has to match, and return the model.
+
+    Raises:
+        CorruptFile: a tensor is missing, unexpected or of another shape, or holds NaN or infinity. The model is as before.
+    """
+    state, expected = read_state(path), model.state_dict()
+    counters = {name for name in expected if name.endswith("num_batches_tracked")}  # absent from old checkpoints
+    missing = sorted(expected.keys() - state.keys() - counters)
+    extra = sorted(state.keys() - expected.keys())
+    misshapen = [f"{name} {tuple(state[name].shape)} for {tuple(expected[name].shape)}"
+                 for name in expected.keys() & state.keys() if state[name].shape != expected[name].shape]
+    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    for problem, names in (("lacks", missing), ("has the unexpected", extra),
+                           ("has the wrong shape of", sorted(misshapen)), ("holds NaN or infinity in", bad)):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise CorruptFile(f"{path} does not fit this model: it {problem} {', '.join(names[:3])}{more}.")
+    model.load_state_dict(state, strict=not counters - state.keys())
+    return model
