@@ -1,0 +1,38 @@
+"""Memory: how much there is, and a refusal before the work when it cannot be enough."""
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+from wiring_plugins import NotEnoughMemory
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take: the least of free memory, the control group's limit and `ulimit -v`."""
+    import psutil
+
+    limits = [psutil.virtual_memory().available]
+    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if address_space != resource.RLIM_INFINITY:
+        limits.append(address_space - psutil.Process().memory_info().vms)
+    group = Path("/sys/fs/cgroup")
+    try:
+        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):  # no control group, or no limit ("max")
+        pass
+    return max(0, min(limits))
+
+
+def require_memory(needed: int, what: str) -> None:
+    """Raise :class:`NotEnoughMemory` unless `needed` bytes are available; `what` begins the sentence."""
+    available = available_memory()
+    if needed > available:
+        raise NotEnoughMemory(f"{what} needs about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are "
+                              "available. Close other programs, or use a machine with more memory.")
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has had in memory at once."""
+    import sys
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,96 @@
+"""The Brain-Score platform as this package uses it: imported with safe settings, its caches kept to one run."""
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wiring_plugins import WiringError
+
+STORAGE_HOST = "brainscore-storage.s3.amazonaws.com"
+
+
+def require_platform() -> None:
+    """Raise :class:`WiringError` unless brainscore-vision is installed."""
+    if importlib.util.find_spec("brainscore_vision") is None:
+        version = ".".join(map(str, sys.version_info[:2]))
+        raise WiringError("Scoring needs the package brainscore-vision, which runs on Python 3.11 only (this is Python "
+                          f"{version}): make a Python 3.11 environment and `pip install wiring-plugins` there.")
+
+
+@contextmanager
+def platform_session() -> Iterator[Path]:
+    """Import the platform with caches of this run's own, and remove them at the end. Yields their folder.
+
+    The platform keys its caches by names, so one that outlived a run could answer for a model that has changed since.
+    The store of activations is off altogether: it copies them several times.
+    """
+    require_platform()
+    folder = Path(tempfile.mkdtemp(prefix="wiring-score-"))
+    os.environ["BS_INSTALL_DEPENDENCIES"] = "no"  # it would pip-install into this environment
+    os.environ["RESULTCACHING_HOME"] = str(folder / "results")
+    os.environ["RESULTCACHING_DISABLE"] = "brainscore_vision.model_helpers.activations.core."
+    logging.getLogger("brainscore_vision").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=SyntaxWarning)
+    try:
+        from brainscore_vision.benchmark_helpers import screen
+        screen.root_path = folder / "stimuli_on_screen"  # shared, it is emptied under the feet of a run beside this one
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def registered(kind: str) -> list[str]:
+    """Identifiers of the platform's `benchmarks` or `models`: those it can load, found in its plugins' text."""
+    require_platform()
+    root = Path(importlib.util.find_spec("brainscore_vision").origin).parent / kind
+    pattern = re.compile(rf"""^\s*{kind.rstrip("s")}_registry\[['"]([^'"]+)['"]\]""", re.MULTILINE)
+    found = (pattern.findall(path.read_text(encoding="utf-8")) for path in sorted(root.glob("*/__init__.py")))
+    return sorted({identifier for identifiers in found for identifier in identifiers})
+
+
+def storage_reachable(timeout: float = 6.0) -> bool:
+    """Whether the platform's data storage answers within `timeout` seconds, name look-up included."""
+    answers = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection((STORAGE_HOST, 443), timeout=timeout).close()
+            answers.append(True)
+        except OSError:
+            pass
+
+    attempt = threading.Thread(target=connect, daemon=True)  # a name look-up has no time limit of its own
+    attempt.start()
+    attempt.join(timeout)
+    return bool(answers)
+
+
+@contextmanager
+def no_network() -> Iterator[None]:
+    """Within this context every new connection fails at once, so that only what is on this machine can be loaded."""
+    def refuse(*_, **__):
+        raise OSError("the network is not used in this run")
+
+    look_up, attempts = socket.getaddrinfo, os.environ.get("AWS_MAX_ATTEMPTS")
+    socket.getaddrinfo = refuse
+    os.environ["AWS_MAX_ATTEMPTS"] = "1"
+    try:
+        yield
+    finally:
+        socket.getaddrinfo = look_up
+        if attempts is None:
+            del os.environ["AWS_MAX_ATTEMPTS"]
+        else:
+            os.environ["AWS_MAX_ATTEMPTS"] = attempts
