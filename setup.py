@@ -28,6 +28,7 @@ setup(
     package_dir=FOLDERS,
     install_requires=[
         "numpy>=1.26",
+        "packaging",
         "pillow",
         "platformdirs",
         "pluggy>=1.5",
@@ -45,6 +46,9 @@ setup(
     extras_require={"test": ["pytest", "hypothesis"]},
     entry_points={
         "console_scripts": ["wiring = wiring_plugins.cli:main", "brainscore = wiring_plugins.cli:main"],
-        "wiring_plugins": ["submission = wiring_submission.plugin"],
+        "wiring_plugins": [
+            "submission = wiring_submission.plugin",
+            "submission-zips = wiring_submission.zips.plugin",
+        ],
     },
 )

@@ -1,0 +1,252 @@
+"""`wiring check`: every rule refuses the zip that breaks it, and only that one; hostile zips are not opened."""
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from wiring_submission.zips import archive, platform, rules
+from wiring_submission.zips.archive import Refused, open_submission
+
+PLUGIN = "mine/models/mine/"
+INIT = "from brainscore_vision import model_registry\n\nfrom .model import build\n\nmodel_registry['mine'] = build\n"
+GOOD = {
+    "mine/": "", "mine/models/": "", PLUGIN: "",
+    PLUGIN + "__init__.py": INIT,
+    PLUGIN + "model.py": "def build():\n    pass\n",
+    PLUGIN + "test.py": "def test_it():\n    pass\n",
+    PLUGIN + "requirements.txt": "torch>=2.6\nnumpy<2  # as the platform\n",
+}
+
+
+def write(path: Path, entries: dict[str, str | bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, content in entries.items():
+            target.writestr(name, content)
+    return path
+
+
+def changed(changes: dict[str, str | bytes | None]) -> dict[str, str | bytes]:
+    """The good zip's entries with some added, replaced, or (None) left out."""
+    return {name: content for name, content in {**GOOD, **changes}.items() if content is not None}
+
+
+def renamed(old: str, new: str) -> dict[str, str | bytes]:
+    return {name.replace(old, new, 1): content for name, content in GOOD.items()}
+
+
+def init(text: str) -> dict[str, str | bytes]:
+    return changed({PLUGIN + "__init__.py": text})
+
+
+def second(name: str, init_text: str = INIT) -> dict[str, str | bytes]:
+    folder = f"mine/models/{name}/"
+    return changed({folder: "", folder + "__init__.py": init_text, folder + "test.py": ""})
+
+
+BROKEN = {
+    "more than 50 MiB": ("S1", changed({PLUGIN + "weights.bin": os.urandom((50 << 20) + 1)})),
+    "space in a file": ("S2", changed({PLUGIN + "my weights.bin": "x"})),
+    "space in a folder": ("S2", changed({PLUGIN + "my weights/": ""})),
+    "space in the root": ("S2", renamed("mine/", "my model/")),
+    "metadata": ("S3", changed({PLUGIN + "metadata.yaml": "x"})),
+    "metadata as a suffix, in capitals": ("S3", changed({PLUGIN + "my_METADATA.yml": "x"})),
+    "file at the top": ("S4", changed({"README": "x"})),
+    "two roots": ("S5", changed({"other/": "", "other/file": ""})),
+    "models at the top": ("S5", renamed("mine/models/", "models/") | {}),
+    "dot as the root": ("S5", {"./" + name: content for name, content in GOOD.items()}),
+    "nothing": ("S5", {}),
+    "Models in capitals": ("S6", renamed("/models/", "/Models/")),
+    "no models folder": ("S6", renamed("/models/", "/plugins/")),
+    "empty models folder": ("S7", {"mine/": "", "mine/models/": ""}),
+    "files without folder entries": ("S8", {name: text for name, text in GOOD.items() if not name.endswith("/")}),
+    "no entry of the plugin folder": ("S8", changed({PLUGIN: None})),
+    "file in the root": ("S9", changed({"mine/README": "x"})),
+    "file in models": ("S9", changed({"mine/models/helper.py": ""})),
+    "data plugin": ("S9", changed({"mine/data/": "", "mine/data/d/": "", "mine/data/d/__init__.py": ""})),
+    "no test.py": ("S10", changed({PLUGIN + "test.py": None})),
+    "no __init__.py": ("S10", changed({PLUGIN + "__init__.py": None})),
+    "__pycache__ in models": ("S10", changed({"mine/models/__pycache__/": ""})),
+    "Latin-1 __init__.py": ("S11", init(b"# caf\xe9\n" + INIT.encode())),
+    "double quotes": ("S12", init(INIT.replace("'", '"'))),
+    "no registration": ("S12", init("from .model import build\n")),
+    "second plugin without registration": ("S12", second("other", "")),
+    "hyphen": ("S13", init(INIT.replace("'mine'", "'mi-ne'"))),
+    "two identifiers in one file": ("S14", init(INIT + "model_registry['mine_too'] = build\n")),
+    "two plugins": ("S14", second("other", INIT.replace("'mine'", "'other'"))),
+    "identifier of the platform": ("S15", init(INIT.replace("'mine'", "'alexnet'"))),
+    "identifier of the platform in other letters": ("S15", init(INIT.replace("'mine'", "'ALEXnet'"))),
+    "folder of the platform": ("S15", {name.replace("models/mine/", "models/cornet_s/"): content
+                                       for name, content in GOOD.items()}),
+    "the tutorial's identifier": ("S15", init(INIT.replace("'mine'", "'resnet50_tutorial'"))),
+    "variable as identifier": ("P1", init(INIT.replace("'mine'", "NAME"))),
+    "loop over identifiers": ("P1", init("for name in NAMES:\n    model_registry[name] = build\n")),
+    "registration in a comment": ("P2", init(INIT + "# model_registry['mine'] = old\n")),
+    "registration in a docstring": ("P2", init('"""\nSets model_registry["mine"].\n"""\n' + INIT)),
+    "bracket after the registration": ("P3", init(INIT.replace("= build", "= lambda: build(L['y'])"))),
+    "registered twice": ("P4", init(INIT + "model_registry['mine'] = build\n")),
+    "underscore before the folder": ("P5", renamed("models/mine/", "models/_mine/") | {}),
+    "dot in the folder": ("P5", {name.replace("models/mine/", "models/mi.ne/"): content
+                                 for name, content in GOOD.items()}),
+    "test file in a sub-folder": ("P6", changed({PLUGIN + "tools/": "", PLUGIN + "tools/tests.py": ""})),
+    "second test file": ("P6", changed({PLUGIN + "test_more.py": ""})),
+    "name in environment.yml": ("P7", changed({PLUGIN + "environment.yml": "name: mine\n"})),
+    "Python 3.8 in environment.yml": ("P8", changed({PLUGIN + "environment.yml": "dependencies:\n  - python=3.8\n"})),
+    "two Pythons in environment.yml": ("P8", changed({
+        PLUGIN + "environment.yml": "dependencies:\n  - python=3.11\n  - ipython=3.11\n"})),
+    "numpy 2": ("P9", changed({PLUGIN + "requirements.txt": "numpy>=2\n"})),
+    "old torch": ("P9", changed({PLUGIN + "requirements.txt": "torch==2.5.1\n"})),
+    "unreadable requirement": ("P9", changed({PLUGIN + "requirements.txt": "torch = 2\n"})),
+    "syntax error": ("P10", changed({PLUGIN + "model.py": "def build(:\n"})),
+}
+
+
+def broken_rules(path: Path) -> list[str]:
+    with open_submission(path) as submission:
+        return [finding.rule.number for finding in rules.check(submission) if not finding.rule.advice]
+
+
+def test_a_good_zip_is_accepted(tmp_path):
+    path = write(tmp_path / "good.zip", GOOD)
+    with open_submission(path) as submission:
+        assert rules.check(submission) == []
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_each_mistake_is_refused_for_its_own_reason(case, tmp_path):
+    rule, entries = BROKEN[case]
+    assert broken_rules(write(tmp_path / "x.zip", entries)) == [rule]
+
+
+def test_the_table_breaks_every_rule():
+    assert {rule for rule, _ in BROKEN.values()} == {rule.number for rule in rules.RULES if not rule.advice}
+
+
+def test_the_document_lists_every_rule():
+    text = (Path(__file__).parents[1] / "docs" / "submitting.md").read_text(encoding="utf-8")
+    missing = [rule.number for rule in rules.RULES if f"| {rule.number} | {rule.says} |" not in text]
+    assert not missing
+
+
+@pytest.mark.parametrize("entries, number", [
+    (changed({PLUGIN + "__pycache__/": "", PLUGIN + "__pycache__/model.cpython-311.pyc": ""}), "A2"),
+    (changed({"__MACOSX/": "", "__MACOSX/mine/": "", "__MACOSX/mine/._models": ""}), "A2"),
+    (init(INIT.replace("'mine'", "'My.Model'")), "A1"),
+])
+def test_advice_refuses_nothing(entries, number, tmp_path):
+    with open_submission(write(tmp_path / "x.zip", entries)) as submission:
+        findings = rules.check(submission)
+    assert [(finding.rule.number, finding.rule.advice) for finding in findings] == [(number, True)]
+
+
+def entry(name: str, *, mode: int = 0, encrypted: bool = False) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = mode << 16
+    info.flag_bits |= encrypted
+    return info
+
+
+def hostile(tmp_path: Path, kind: str) -> Path:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, content in GOOD.items():
+            target.writestr(name, content)
+        if kind == "link":
+            target.writestr(entry(PLUGIN + "link", mode=stat.S_IFLNK | 0o777), "/etc/passwd")
+        elif kind == "pipe":
+            target.writestr(entry(PLUGIN + "pipe", mode=stat.S_IFIFO | 0o644), "")
+        elif kind == "many":
+            for number in range(archive.MAX_ENTRIES):
+                target.writestr(f"{PLUGIN}{number}", "")
+        elif kind == "bomb":
+            target.writestr(PLUGIN + "zeros", bytes(archive.MAX_UNPACKED_AT_ANY_RATIO + 1))
+        elif kind == "big":
+            with target.open(PLUGIN + "pages", "w") as stream:
+                page = os.urandom(1 << 15) + bytes(1 << 20)
+                for _ in range(archive.MAX_UNPACKED // len(page) + 1):
+                    stream.write(page)
+        else:
+            names = {"absolute": "/etc/x", "drive": "C:/x", "backslash": "..\\..\\x", "climbing": "mine/../../x",
+                     "twice": PLUGIN + "MODEL.py"}
+            target.writestr(names.get(kind, PLUGIN + "x"), "payload that is stored" * 20)
+    raw = bytearray(path.read_bytes())
+    if kind == "encrypted":
+        for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+            raw[(at := raw.rindex(signature) + offset):at + 2] = struct.pack("<H", 1)
+    elif kind == "damaged":
+        at = raw.index((PLUGIN + "x").encode()) + len(PLUGIN) + 3
+        raw[at] ^= 0xFF
+    elif kind == "truncated":
+        del raw[len(raw) // 2:]
+    elif kind == "understated":
+        at = raw.rindex(b"PK\1\2") + 24
+        raw[at:at + 4] = struct.pack("<I", 3)
+    path.write_bytes(b"not a zip" if kind == "text" else raw)
+    return path
+
+
+@pytest.mark.parametrize("kind, sentence", [
+    ("text", "no readable zip"), ("truncated", "no readable zip"), ("damaged", "damaged"), ("understated", "damaged"),
+    ("encrypted", "encrypted"), ("absolute", "absolute"), ("drive", "absolute"), ("backslash", "absolute"),
+    ("climbing", "climbs out"), ("link", "the link"), ("pipe", "device or pipe"), ("twice", "twice"),
+    ("bomb", "zip bomb"), ("big", "zip bomb"), ("many", "entries"),
+])
+def test_a_hostile_zip_is_not_opened(kind, sentence, tmp_path):
+    path = hostile(tmp_path, kind)
+    with pytest.raises(Refused, match=sentence), open_submission(path):
+        pytest.fail("it was opened")
+
+
+@given(st.dictionaries(st.text(st.characters(codec="utf-8", exclude_characters="\0\\:"), min_size=1, max_size=30),
+                       st.binary(max_size=200), max_size=6), st.binary(max_size=300))
+def test_any_zip_gets_an_answer(tmp_path_factory, entries, init_bytes):
+    path = tmp_path_factory.getbasetemp() / "any.zip"
+    write(path, {**GOOD, **entries, PLUGIN + "__init__.py": init_bytes})
+    try:
+        with open_submission(path) as submission:
+            rules.check(submission)
+    except Refused:
+        pass
+
+
+def app():
+    from wiring_plugins.cli import make_app
+    return make_app()
+
+
+def test_the_command_prints_reason_and_fix_and_ends_with_2(tmp_path):
+    path = write(tmp_path / "x.zip", BROKEN["double quotes"][1])
+    result = CliRunner().invoke(app(), ["check", str(path)])
+    rule = next(rule for rule in rules.RULES if rule.number == "S12")
+    printed = " ".join(result.output.split())
+    assert result.exit_code == 2
+    assert rule.reason in printed and rule.fix in printed and "breaks 1 of" in printed
+
+
+def test_the_command_accepts_a_good_zip(tmp_path):
+    result = CliRunner().invoke(app(), ["check", str(write(tmp_path / "x.zip", GOOD))])
+    assert result.exit_code == 0 and "keeps all" in result.output
+
+
+def test_the_platform_is_read_without_being_imported():
+    import subprocess
+    import sys
+    code = ("import sys; from wiring_submission.zips.platform import taken_names; names = taken_names(); "
+            "assert 'brainscore_vision' not in sys.modules; print(len(names), 'alexnet' in names, 'cornet-s' in names)")
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert int(printed[0]) > 607 and printed[1:] == ["True", "True"]
+
+
+def test_without_the_platform_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(rules, "platform_folder", lambda: None)
+    with open_submission(write(tmp_path / "x.zip", GOOD)) as submission:
+        assert [finding.rule.number for finding in rules.check(submission)] == ["A3"]
+    monkeypatch.setattr(platform, "find_spec", lambda name: None)
+    assert platform.platform_folder() is None
