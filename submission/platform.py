@@ -20,6 +20,10 @@ from wiring_plugins import WiringError
 STORAGE_HOST = "brainscore-storage.s3.amazonaws.com"
 
 
+class NetworkRefused(OSError):
+    """A connection that this run does not make."""
+
+
 def require_platform() -> None:
     """Raise :class:`WiringError` unless brainscore-vision is installed."""
     if importlib.util.find_spec("brainscore_vision") is None:
@@ -40,6 +44,7 @@ def platform_session() -> Iterator[Path]:
     os.environ["BS_INSTALL_DEPENDENCIES"] = "no"  # it would pip-install into this environment
     os.environ["RESULTCACHING_HOME"] = str(folder / "results")
     os.environ["RESULTCACHING_DISABLE"] = "brainscore_vision.model_helpers.activations.core."
+    os.environ.setdefault("TQDM_DISABLE", "1")  # its progress bars would break ours
     logging.getLogger("brainscore_vision").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=SyntaxWarning)
@@ -81,7 +86,7 @@ def storage_reachable(timeout: float = 6.0) -> bool:
 def no_network() -> Iterator[None]:
     """Within this context every new connection fails at once, so that only what is on this machine can be loaded."""
     def refuse(*_, **__):
-        raise OSError("the network is not used in this run")
+        raise NetworkRefused("the network is not used in this run")
 
     look_up, attempts = socket.getaddrinfo, os.environ.get("AWS_MAX_ATTEMPTS")
     socket.getaddrinfo = refuse

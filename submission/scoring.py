@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from urllib.error import URLError
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from .extraction import ScreenWindow
 from .memory import peak_memory, require_memory
 from .offline import BENCHMARKS as OFFLINE
 from .offline import serve_locally
-from .platform import no_network
+from .platform import NetworkRefused, no_network
 from .subjects import Subject
 
 IN_RECEPTIVE_FIELD = ScreenWindow(y=0.5, x=0.5, half_width=0.15 + 1 / 6 + 0.1)
@@ -113,6 +115,7 @@ def _load(name: str, load: Callable):
 def _is_download_error(error: BaseException) -> bool:
     """Whether a failed connection or refused download is among the error, its causes, and the errors that it lists."""
     from botocore.exceptions import BotoCoreError, ClientError
+    failures = (BotoCoreError, ClientError, ConnectionError, TimeoutError, socket.gaierror, URLError, NetworkRefused)
     seen: list[BaseException] = []
     waiting = [error]
     while waiting:
@@ -120,9 +123,7 @@ def _is_download_error(error: BaseException) -> bool:
         if current is None or current in seen:
             continue
         seen.append(current)
-        if isinstance(current, (BotoCoreError, ClientError, ConnectionError, TimeoutError)):
-            return True
-        if isinstance(current, OSError) and current.errno is None and "network" in str(current):
+        if isinstance(current, failures):
             return True
         listed = [item for argument in current.args for item in (argument if isinstance(argument, list) else [argument])]
         waiting += [current.__cause__, current.__context__, *(item for item in listed if isinstance(item, Exception))]

@@ -38,7 +38,7 @@ class UnknownName(WiringError):
     There is no model 'wiring-kaimin'. Did you mean 'wiring-kaiming'? `wiring models` lists them all.
     """
 
-    def __init__(self, kind: str, given: str, legal: Iterable[str], *, listed_by: str | None = None, owner: str = ""):
+    def __init__(self, kind: str, given: str, legal: Iterable[str], *, listed_by: str = "", owner: str = ""):
         legal = sorted(set(legal))
         near = get_close_matches(given, legal, n=3, cutoff=0.5)
         sentences = [f"There is no {kind} {given!r}{f' in {owner}' if owner else ''}."]

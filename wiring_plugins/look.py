@@ -22,7 +22,7 @@ def wiring_commands(app):
             raise UnknownName("model", pattern, registry.recipes, listed_by="wiring models")
         _print_table(("model", "architecture", "seed", "weights", "what it is"),
                      [(recipe.name, recipe.architecture, str(recipe.seed), weights_in_words(recipe),
-                       " ".join(recipe.doc.split())) for recipe in chosen])
+                       " ".join(recipe.doc.split()).split(". ")[0]) for recipe in chosen])
 
     @app.command()
     def plugins() -> None:
@@ -42,8 +42,8 @@ def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     from rich.console import Console
     from rich.table import Table
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    for column in table.columns[:-1]:
-        column.no_wrap = True
+    for column in table.columns:
+        column.no_wrap = column is not table.columns[-1]
     for row in rows:
         table.add_row(*row)
     Console().print(table)

@@ -57,7 +57,7 @@ class Registry:
                 raise UnknownName("module", path, paths, owner=f"{architecture.name} (trainable of {owner})")
 
 
-def _look_up(kind: str, name: str, items: Mapping, *, listed_by: str | None = None, owner: str = ""):
+def _look_up(kind: str, name: str, items: Mapping, *, listed_by: str = "", owner: str = ""):
     if name not in items:
         raise UnknownName(kind, name, items, listed_by=listed_by, owner=owner)
     return items[name]
