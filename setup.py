@@ -26,6 +26,7 @@ setup(
     python_requires=">=3.11",
     packages=packages(),
     package_dir=FOLDERS,
+    package_data={"wiring_plugins.statistics": ["*.json"]},
     install_requires=[
         "numpy>=1.26",
         "packaging",
@@ -37,6 +38,7 @@ setup(
         "safetensors",
         "scikit-learn",
         "scipy",
+        "threadpoolctl",
         "torch>=2.6",
         "torchvision>=0.21",
         "typer>=0.12",

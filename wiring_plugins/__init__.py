@@ -16,6 +16,7 @@ _LAZY = {
     "calibrate": "calibration", "noise_images": "calibration",
     "fingerprint": "weights_io", "load_weights": "weights_io", "read_state": "weights_io",
     "layer_rng": "seeding",
+    "resolve": "names",
     "load_host": "plugins", "load_registry": "plugins",
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from .calibration import calibrate
 from .errors import WiringError
+from .names import resolve
 from .recipe import LayerContext, Recipe
 from .registry import Registry
 from .seeding import layer_rng
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def build_model(name: str, *, seed: int | None = None, registry: Registry | None = None) -> torch.nn.Module:
-    """The model of that name, wired and in evaluation mode on the CPU.
+    """The model of that name, wired and in evaluation mode on the CPU. `NAME@SOURCE` wires it from another source.
 
     The same name and seed give the same weights, bit for bit. `seed` replaces the recipe's own.
 
@@ -29,12 +30,12 @@ def build_model(name: str, *, seed: int | None = None, registry: Registry | None
     torch.Size([64, 3, 7, 7])
 
     Raises:
-        UnknownName: no recipe has that name.
+        UnknownName: no recipe has that name. DataUnavailable: its statistics source is not on this machine.
     """
     if registry is None:
         from .plugins import load_registry
         registry = load_registry()
-    recipe = registry.recipe(name)
+    recipe = resolve(name, registry)
     return wire(recipe if seed is None else replace(recipe, seed=seed), registry)
 
 

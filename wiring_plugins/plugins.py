@@ -24,13 +24,23 @@ BLOCK, TRACE = "WIRING_PLUGINS_BLOCK", "WIRING_PLUGINS_TRACE"
 
 BUILT_IN = (
     "wiring_plugins.look",
+    "wiring_plugins.fitting.fit",
     "wiring_plugins.architectures.cornet_s",
     "wiring_plugins.initializers.kaiming",
     "wiring_plugins.initializers.linear",
     "wiring_plugins.initializers.gabor",
+    "wiring_plugins.initializers.cluster",
+    "wiring_plugins.initializers.kernel_normal",
+    "wiring_plugins.initializers.mixture",
     "wiring_plugins.statistics.v1_physiology",
+    "wiring_plugins.statistics.sources",
     "wiring_plugins.variants.kaiming",
     "wiring_plugins.variants.gabor_frozen",
+    "wiring_plugins.variants.weight_compression",
+    "wiring_plugins.variants.kernel_normal",
+    "wiring_plugins.variants.mixture",
+    "wiring_plugins.variants.no_gabor",
+    "wiring_plugins.variants.gabor_only",
 )
 """The plugins of this package. They use the same hooks as anybody's and can be blocked like any."""
 

@@ -194,10 +194,12 @@ class Initializer:
 
     sample: pure function `(rng: numpy.random.RandomState, shape, context: LayerContext, **params)` -> float32 array
         of that shape. Its docstring gives formula, source and units. It uses no random state but `rng`.
+    numbers: `(shape, context, **params)` -> how many numbers of the source it needs; None if it needs none.
     """
 
     name: str
     sample: Callable[..., numpy.ndarray]
+    numbers: Callable[..., int] | None = None
     reference: str = ""
 
     @property

@@ -1,0 +1,1 @@
+"""From trained weights to the small distributions that others are sampled from."""

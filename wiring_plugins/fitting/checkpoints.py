@@ -1,0 +1,130 @@
+"""Trained weights of many makers as arrays by layer."""
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import CorruptFile, WiringError
+from ..recipe import FrozenMapping
+
+LARGEST = 4 << 30
+"""Bytes that a checkpoint's arrays may unpack to."""
+
+INCEPTIONS = {"V2": ("3a", "3b"), "V4": ("4a", "4e"), "IT": ("5a", "5b")}
+"""First and last inception module of each of GoogLeNet's three resolutions, which stand for CORnet-S's recurrent areas."""
+
+GOOGLENET_AREAS = {"V1.conv1": "conv1/7x7_s2", "V1.conv2": "conv2/3x3"} | {
+    f"{area}.{ours}": f"inception_{module}/{theirs}"
+    for area, (first, last) in INCEPTIONS.items() for ours, module, theirs in (
+        ("conv_input", first, "3x3_reduce"),  # what enters the area
+        ("skip", first, "pool_proj"),  # the way around the 3x3 layer
+        ("conv1", last, "3x3_reduce"), ("conv2", last, "3x3"),
+        ("conv3", last, "1x1"))}
+
+RESNET_AREAS = {"V1.conv1": "conv1", "V1.conv2": "layer1.0.conv2"} | {
+    f"{area}.{ours}": f"{stage}.{theirs}"
+    for area, stage in (("V2", "layer2"), ("V4", "layer3"), ("IT", "layer4")) for ours, theirs in (
+        ("conv_input", "0.conv1"), ("skip", "0.downsample.0"), ("conv1", "1.conv1"), ("conv2", "1.conv2"),
+        ("conv3", "1.conv3"))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a known family of networks names its layers and takes its images.
+
+    areas: CORnet-S layer -> layer of this network that stands for it; only these are fitted unless others are asked for.
+    bgr: the first layer's channels are blue, green, red. scale: per channel (red, green, blue), how much one unit of
+        CORnet-S's normalised input is in this network's.
+    """
+
+    name: str
+    areas: Mapping[str, str] = FrozenMapping()
+    bgr: bool = False
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+PLAIN = Layout(name="plain")
+CORNET = Layout(name="CORnet-S")
+RESNET = Layout(name="torchvision ResNet with bottlenecks", areas=RESNET_AREAS)
+GOOGLENET = Layout(name="BVLC GoogLeNet", areas=GOOGLENET_AREAS, bgr=True, scale=(58.395, 57.12, 57.375))
+
+
+def layout_of(arrays: Mapping[str, np.ndarray]) -> Layout:
+    """The family that names its layers like this."""
+    for known, mark in ((GOOGLENET, "conv1/7x7_s2.weight"), (CORNET, "V1.conv1.weight"), (RESNET, "layer4.1.conv3.weight")):
+        if mark in arrays:
+            return known
+    return PLAIN
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of a `.safetensors`, `.pth`, `.npz` or `.npy` file by name; nothing in it is executed.
+
+    Raises:
+        WiringError: there is no such file. CorruptFile: it cannot be read, or holds or unpacks to what weights are not.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WiringError(f"There is no checkpoint {path}. Give a .safetensors, .pth, .npz or .npy file.")
+    if path.suffix not in (".npz", ".npy"):
+        from ..weights_io import read_state
+        _refuse_bombs(path)
+        arrays = {name: tensor.float().numpy() for name, tensor in read_state(path).items()}
+    else:
+        try:
+            _refuse_bombs(path)
+            loaded = np.load(path, allow_pickle=False)
+            arrays = {path.stem: loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        except CorruptFile:
+            raise
+        except Exception as error:  # numpy and zipfile raise many things over a damaged file
+            raise CorruptFile(f"{path} cannot be read as arrays ({type(error).__name__}: {error}). It may be truncated "
+                              "or hold Python objects, which are refused; get it again, or save arrays alone.") from error
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise CorruptFile(f"{path}: {name} has the type {array.dtype}, where weights are numbers.")
+        if not np.isfinite(array).all():
+            raise CorruptFile(f"{path}: {name} holds NaN or infinity. Fit a checkpoint from before the training broke.")
+    return arrays
+
+
+def _refuse_bombs(path: Path) -> None:
+    size = path.stat().st_size
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = max(size, sum(member.file_size for member in archive.infolist()))
+    if size > LARGEST:
+        raise CorruptFile(f"{path} would unpack to {size / 2 ** 30:.1f} GiB; {LARGEST >> 30} GiB is the most that is read.")
+
+
+def layer_weights(arrays: Mapping[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
+    """Weights of convolutions and linear layers by layer; the first layer in red, green, blue and CORnet-S's input unit."""
+    weights = {name.removesuffix(".weight"): array for name, array in arrays.items()
+               if array.ndim in (2, 4) and not name.endswith(".bias")}
+    for name, array in weights.items():
+        if array.size == 0:
+            raise CorruptFile(f"Layer {name} of shape {array.shape} holds no weights.")
+    if layout.bgr:
+        first = layout.areas["V1.conv1"]
+        if weights[first].shape[1] != 3:
+            raise CorruptFile(f"Layer {first} has {weights[first].shape[1]} input channels where a {layout.name} has 3.")
+        weights[first] = weights[first][:, ::-1] * np.reshape(layout.scale, (1, 3, 1, 1)).astype(np.float32)
+    return weights
+
+
+def check_cornet(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Raises CorruptFile unless every layer of CORnet-S is there, nothing else is, and all have their shapes."""
+    from ..architectures.cornet_s import CORNET_S
+    expected = {layer.path: layer.shape for layer in CORNET_S.layers}
+    given = {name.removesuffix(".weight"): array.shape for name, array in arrays.items() if name.endswith(".weight")}
+    for problem, names in (
+            ("lacks", expected.keys() - given.keys()), ("has the unexpected", given.keys() - expected.keys()),
+            ("has the wrong shape of", {name for name in expected.keys() & given.keys() if expected[name] != given[name]})):
+        if names:
+            raise CorruptFile(f"{path} is no whole CORnet-S: it {problem} {', '.join(sorted(names)[:3])}"
+                              f"{f' and {len(names) - 3} more' if len(names) > 3 else ''}. Name the layers to be fitted "
+                              "with --layers, or give a whole checkpoint.")

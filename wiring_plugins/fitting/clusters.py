@@ -1,0 +1,86 @@
+"""Clusters of a layer's kernel slices."""
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import WiringError
+from ..statistics.types import Clusters
+
+SAMPLE = 20_000
+"""Slices that k-means itself sees; all slices are then assigned, and the centres moved to their means."""
+
+MOST_CLUSTERS = 12
+
+WORTHWHILE = 0.03
+"""One more cluster is worth its numbers if it explains this much more of the slices' variance."""
+
+ROUNDS = 3
+"""Times that all slices are assigned and the centres moved."""
+
+REFERENCE_K = {"V1.conv1": 8, "V1.conv2": 7, "V2.conv2": 5, "V4.conv2": 8, "IT.conv2": 4}
+"""Clusters per layer in the reference work; 2 in its 1x1 layers."""
+
+
+def fit_clusters(weights: np.ndarray, *, k: int | None = None, seed: int = 0) -> Clusters:
+    """k-means over all height x width slices of `weights` (kernels, inputs, height, width).
+
+    k: this many, instead of the least number in 2..12 after which one more explains less than 3 % more of the variance.
+
+    Raises:
+        WiringError: fewer different slices than clusters.
+    """
+    outputs, inputs, *size = weights.shape
+    slices = np.ascontiguousarray(weights, dtype=np.float32).reshape(outputs * inputs, -1)
+    rng = np.random.RandomState(seed)
+    sample = slices if len(slices) <= SAMPLE else slices[np.sort(rng.choice(len(slices), SAMPLE, replace=False))]
+    different = len(np.unique(sample, axis=0))
+    if (k or 1) > different:
+        raise WiringError(f"{k} clusters cannot be made of {different} different slices. Ask for at most {different}.")
+    centers = _k_means(sample, k, seed) if k else _enough(sample, min(different, MOST_CLUSTERS), seed)
+    for _ in range(ROUNDS):
+        labels, sums, squares = _assign(slices, centers)
+        members = np.bincount(labels, minlength=len(centers))
+        centers = np.where(members[:, None] > 0, sums / np.maximum(members, 1)[:, None], centers)
+    labels, sums, squares = _assign(slices, centers)
+    members = np.maximum(np.bincount(labels, minlength=len(centers)), 1)
+    spread = np.sqrt(squares / (members * slices.shape[1]))
+    counts = np.stack([np.bincount(row, minlength=len(centers)) for row in labels.reshape(outputs, inputs)])
+    order = np.argsort(-counts.sum(axis=0), kind="stable")
+    return Clusters(centers=centers[order].reshape(-1, *size).astype(np.float32), inputs=inputs,
+                    count_mean=counts.mean(axis=0)[order].astype(np.float32),
+                    count_std=counts.std(axis=0)[order].astype(np.float32), spread=spread[order].astype(np.float32))
+
+
+def _enough(sample: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Centres of as many clusters as are worth their numbers."""
+    total = ((sample - sample.mean(axis=0)) ** 2).sum(dtype=np.float64)
+    now, unexplained = sample.mean(axis=0, keepdims=True).astype(np.float64), total
+    for k in range(2, most + 1):
+        centers = _k_means(sample, k, seed)
+        left = _assign(sample, centers)[2].sum()
+        if k > 2 and unexplained - left < WORTHWHILE * total:
+            break
+        now, unexplained = centers, left
+    return now
+
+
+def _k_means(sample: np.ndarray, k: int, seed: int) -> np.ndarray:
+    from sklearn.cluster import KMeans
+    return KMeans(k, n_init=2, max_iter=100, random_state=np.random.RandomState(seed)).fit(
+        sample).cluster_centers_.astype(np.float64)
+
+
+def _assign(slices: np.ndarray, centers: np.ndarray):
+    """Nearest centre of every slice, and per centre the sum of its slices and their squared distance from it."""
+    labels = np.empty(len(slices), dtype=np.int64)
+    sums, squares = np.zeros_like(centers), np.zeros(len(centers))
+    lengths, chunk = (centers ** 2).sum(axis=1), 1 << 16
+    for start in range(0, len(slices), chunk):
+        part = slices[start:start + chunk].astype(np.float64)
+        nearest = (lengths - 2 * part @ centers.T).argmin(axis=1)
+        labels[start:start + chunk] = nearest
+        distance = ((part - centers[nearest]) ** 2).sum(axis=1)
+        squares += np.bincount(nearest, weights=distance, minlength=len(centers))
+        for dimension in range(part.shape[1]):
+            sums[:, dimension] += np.bincount(nearest, weights=part[:, dimension], minlength=len(centers))
+    return labels, sums, squares

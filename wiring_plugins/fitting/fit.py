@@ -1,0 +1,243 @@
+"""`wiring fit`: a small statistics file from a trained network's weights."""
+import fnmatch
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from ..errors import CorruptFile, UnknownName, WiringError
+from ..hookspecs import hookimpl
+from ..statistics.types import (Distribution, KernelNormals, LayerStatistics, Normal, NormStatistics, Statistics)
+
+FAMILIES = ("norm", "laplace", "logistic", "hypsecant", "uniform", "gumbel_l", "gumbel_r", "t", "gennorm")
+"""Distributions of `scipy.stats` that are tried for a layer; those that people have found weights to follow."""
+
+MIXTURE_SAMPLE = 4000
+"""Slices that a mixture over slices is fitted to."""
+
+WHOLE_KERNELS = 256
+"""Weights of the largest kernels that a mixture over whole kernels is fitted to."""
+
+
+def fit_statistics(path: Path, *, layers: tuple[str, ...] = (), k: Mapping[str, int] | None = None,
+                   components: int | None = None, name: str | None = None, pictures: dict | None = None,
+                   progress: Callable[[str, float], None] = lambda what, share: None) -> Statistics:
+    """Fit every chosen layer of the checkpoint at `path`.
+
+    One thread does all arithmetic, and every random choice is seeded: the same file gives the same bits on one machine.
+    Elsewhere other arithmetic units may round differently, and numbers agree to about 1e-3 of the weights' deviation.
+
+    Args:
+        layers: names or patterns; those that stand for CORnet-S's areas, or else all, if empty.
+        k: clusters for a layer, by its own or its CORnet-S name; chosen by the criterion where none is given.
+        components: of the Gabor prior; chosen by BIC if None.
+        pictures: receives layer -> (filters, fits) of the layers that Gabors were fitted to.
+
+    Raises:
+        WiringError: see :mod:`.checkpoints`, :mod:`.clusters` and :mod:`.mixtures`. UnknownName: no such layer.
+    """
+    from threadpoolctl import threadpool_limits
+
+    from ..statistics.files import sha256
+    from .checkpoints import CORNET, check_cornet, layer_weights, layout_of, read_arrays
+
+    path = Path(path)
+    arrays = read_arrays(path)
+    layout = layout_of(arrays)
+    if layout is CORNET and not layers:
+        check_cornet(arrays, path)
+    weights = layer_weights(arrays, layout)
+    norms = {key.removesuffix(".running_mean") for key in arrays if key.endswith(".running_mean")}
+    chosen = _choose(layers, [*weights, *sorted(norms)], layout, path)
+    area_of = {fitted: area for area, fitted in layout.areas.items()}
+    k, fitted = dict(k or {}), {}
+    if unknown := [key for key in k if key not in chosen and key not in area_of.values()]:
+        raise UnknownName("layer", unknown[0], [*chosen, *area_of.values()], owner="the numbers of clusters")
+    with threadpool_limits(limits=1):
+        for done, layer in enumerate(chosen):
+            progress(layer, done / len(chosen))
+            if layer in norms:
+                fitted[layer] = _fit_norm(layer, arrays, path)
+            else:
+                fitted[layer] = _fit_layer(weights[layer], k.get(layer, k.get(area_of.get(layer))), components,
+                                           lambda fits, layer=layer: (pictures if pictures is not None else {}).update(
+                                               {layer: (weights[layer], fits)}))
+    progress("done", 1.0)
+    areas = {area: layer for area, layer in layout.areas.items() if layer in fitted}
+    return Statistics(fitted, areas=areas, provenance=_provenance(path, layout, sha256(path), fitted, name, layers, k,
+                                                                  components))
+
+
+def _choose(patterns: tuple[str, ...], names: list[str], layout, path: Path) -> list[str]:
+    if not names:
+        raise CorruptFile(f"{path} holds no convolution, linear or normalisation layer. Its arrays need 4, 2 or 1 "
+                          "dimensions, and names such as 'conv1.weight'.")
+    if not patterns and layout.areas:
+        if missing := [name for name in layout.areas.values() if name not in names]:
+            raise CorruptFile(f"{path} looks like a {layout.name} but lacks {', '.join(missing[:3])}. Name the layers "
+                              "to be fitted with --layers, or give a whole checkpoint.")
+        return list(layout.areas.values())
+    chosen = []
+    for pattern in patterns or ("*",):
+        found = fnmatch.filter(names, layout.areas.get(pattern, pattern))
+        if not found:
+            raise UnknownName("layer", pattern, names, owner=str(path))
+        chosen += [name for name in found if name not in chosen]
+    return chosen
+
+
+def _fit_layer(weights: np.ndarray, k: int | None, components: int | None, keep_picture) -> LayerStatistics:
+    from .clusters import fit_clusters
+    from .gabor_fit import fit_gabors
+    from .mixtures import fit_gabor_prior, fit_mixture
+
+    flat = weights.reshape(len(weights), -1).astype(np.float64)
+    parts = dict(normal=_normal(flat), distribution=fit_distribution(flat),
+                 kernels=KernelNormals(mean=flat.mean(axis=1).astype(np.float32), std=flat.std(axis=1).astype(np.float32)))
+    if weights.ndim == 4:
+        outputs, inputs, height, width = weights.shape
+        parts["clusters"] = fit_clusters(weights, k=k)
+        slices = weights.reshape(-1, height * width)
+        if len(slices) > MIXTURE_SAMPLE:
+            slices = slices[np.sort(np.random.RandomState(0).choice(len(slices), MIXTURE_SAMPLE, replace=False))]
+        if len(slices) > 1:
+            parts["slices"] = fit_mixture(slices, starts=1, diagonal=height * width > 25)
+        if outputs > 1 and flat.shape[1] <= WHOLE_KERNELS:
+            parts["whole_kernels"] = fit_mixture(flat, diagonal=True)
+        if height == width > 1:
+            parts["eigenvalue"] = _normal(largest_eigenvalues(weights))
+        if height == width >= 5 and inputs <= 4:
+            fits, pictures = fit_gabors(weights)
+            keep_picture(pictures)
+            parts["gabors"] = fits
+            alive = fits.r2.max(axis=1) > 0
+            if alive.sum() > 1 or components:
+                parts["gabor_prior"] = fit_gabor_prior(fits.table[alive], height, components=components)
+    return LayerStatistics(shape=weights.shape, **parts)
+
+
+def largest_eigenvalues(weights: np.ndarray) -> np.ndarray:
+    """The real part of each square slice's eigenvalue of largest absolute value: (kernels · inputs,)."""
+    slices = weights.reshape(-1, *weights.shape[2:])
+    found = []
+    for start in range(0, len(slices), 1 << 17):
+        values = np.linalg.eigvals(slices[start:start + (1 << 17)].astype(np.float64))
+        found.append(np.take_along_axis(values, np.abs(values).argmax(axis=1)[:, None], axis=1)[:, 0].real)
+    return np.concatenate(found)
+
+
+def fit_distribution(kernels: np.ndarray) -> Distribution:
+    """The family of the greatest likelihood over a layer's weights (kernels, weights), and each kernel's location, scale.
+
+    Every family is fitted to 5,000 weights that are standardised by kernel; a kernel's location and scale then follow
+    from its mean and standard deviation.
+    """
+    from scipy import stats
+
+    mean, std = kernels.mean(axis=1), kernels.std(axis=1)
+    standard = ((kernels - mean[:, None]) / np.where(std > 0, std, 1)[:, None]).ravel()
+    standard = np.sort(standard)[np.linspace(0, standard.size - 1, min(standard.size, 5000)).astype(int)]
+    best, most = ("norm", (), 0.0, 1.0), -math.inf
+    for family in FAMILIES if standard.std() > 0 else ():
+        *shape, location, scale = getattr(stats, family).fit(standard)
+        likelihood = getattr(stats, family).logpdf(standard, *shape, loc=location, scale=scale).sum()
+        if np.isfinite(likelihood) and likelihood - len(shape) > most:
+            best, most = (family, tuple(shape), location, scale), likelihood - len(shape)
+    family, shape, location, scale = best
+    whole_mean, whole_std = kernels.mean(), kernels.std()
+    return Distribution(
+        family=family, shape=np.array(shape, dtype=np.float32),
+        layer=np.array([whole_mean + location * whole_std, scale * whole_std], dtype=np.float32),
+        kernels=np.stack([mean + location * std, scale * std], axis=1).astype(np.float32))
+
+
+def _fit_norm(layer: str, arrays: Mapping[str, np.ndarray], path: Path) -> NormStatistics:
+    try:
+        gamma, beta, mean, var = (arrays[f"{layer}.{part}"] for part in ("weight", "bias", "running_mean", "running_var"))
+    except KeyError as error:
+        raise CorruptFile(f"{path} lacks {error.args[0]}, which its normalisation {layer} needs.") from None
+    if not gamma.shape == beta.shape == mean.shape == var.shape:
+        raise CorruptFile(f"{path}: the parts of normalisation {layer} have different shapes.")
+    return LayerStatistics(shape=gamma.shape, norm=NormStatistics(
+        gamma=_normal(gamma), beta=_normal(beta), running_mean=mean.astype(np.float32), running_var=var.astype(np.float32)))
+
+
+def _normal(values: np.ndarray) -> Normal:
+    return Normal(mean=float(np.float32(values.mean(dtype=np.float64))), std=float(np.float32(values.std(dtype=np.float64))))
+
+
+def _provenance(path: Path, layout, checksum: str, fitted: Mapping, name, layers, k, components) -> dict:
+    from .. import __version__
+    options = [f"--layers {' --layers '.join(layers)}"] if layers else []
+    options += [f"-k {layer}={count}" for layer, count in k.items()]
+    options += [f"--components {components}"] if components else []
+    options += [f"--name {name}"] if name else []
+    return {"name": name or path.stem.lower(), "from": path.name, "sha256": checksum, "family": layout.name,
+            "program": f"wiring-plugins {__version__}",
+            "command": " ".join(["wiring fit", path.name, *options, "-o FILE"]),
+            "numbers": sum(part.numbers() for layer in fitted.values() for part in layer.parts().values())}
+
+
+def _clusters_wanted(options: list[str]) -> dict[str, int]:
+    from .clusters import REFERENCE_K
+    wanted = {}
+    for option in options:
+        layer, equals, count = option.partition("=")
+        if option == "reference":
+            from ..architectures.cornet_s import CORNET_S
+            wanted |= {path: REFERENCE_K.get(path, 2) for path, item in CORNET_S.weight_layers().items()
+                       if item.kind == "conv"}
+        elif not equals or not count.isdigit() or int(count) < 1:
+            raise WiringError(f"{option!r} is no number of clusters. Write LAYER=NUMBER, such as V1.conv2=7, or "
+                              "'reference' for those of the reference work.")
+        else:
+            wanted[layer] = int(count)
+    return wanted
+
+
+@hookimpl
+def wiring_commands(app):
+    import typer
+
+    @app.command()
+    def fit(
+        checkpoint: Annotated[Path, typer.Argument(help="Trained weights: .safetensors, .pth, .npz or .npy.")],
+        output: Annotated[Path, typer.Option("--output", "-o", help="The statistics file to write (.json).")],
+        layers: Annotated[list[str], typer.Option(help="Only layers of this name or pattern; may be repeated.")] = [],
+        clusters: Annotated[list[str], typer.Option("--clusters", "-k", help="LAYER=NUMBER of clusters, or 'reference' for "
+                                                    "the reference work's; may be repeated.")] = [],
+        components: Annotated[int, typer.Option(help="Components of the Gabor prior; 0 for the choice by BIC.")] = 0,
+        name: Annotated[str, typer.Option(help="Name of the source; that of the checkpoint if left out.")] = "",
+        picture: Annotated[Path, typer.Option(help="Also draw filters beside their Gabor fits into this .png.")] = None,
+    ) -> None:
+        """Fit small distributions to a trained network's weights, for others to be sampled from."""
+        from rich.progress import Progress
+
+        from ..statistics.files import write
+        for target in filter(None, (output, picture)):
+            if not target.parent.is_dir():
+                raise WiringError(f"There is no folder {target.parent} to write {target.name} into. Make it first.")
+        pictures = {}
+        with Progress(transient=True) as bar:
+            task = bar.add_task("reading", total=1.0)
+            statistics = fit_statistics(
+                checkpoint, layers=tuple(layers), k=_clusters_wanted(clusters), components=components or None,
+                name=name or None, pictures=pictures,
+                progress=lambda what, share: bar.update(task, description=what, completed=share))
+        write(statistics, output)
+        for layer, found in statistics.layers.items():
+            line = ", ".join(f"{part} {value.numbers()}" for part, value in found.parts().items())
+            print(f"{layer}: {line}")
+            if found.gabors is not None:
+                r2 = found.gabors.r2[found.gabors.r2 > 0]
+                print(f"  Gabor fit: median R² {np.median(r2) if r2.size else 0:.3f} of {found.gabors.r2.size} slices, "
+                      f"{int((found.gabors.r2 == 0).sum())} of them dead")
+        print(f"{statistics.provenance['numbers']} numbers in {output}")
+        if picture:
+            from ..pictures import draw_pairs
+            if not pictures:
+                raise WiringError("No picture was drawn: Gabors are fitted to layers with 5x5 or larger kernels that see the "
+                                  "image, and none of these is one.")
+            draw_pairs(*next(iter(pictures.values())), picture)
