@@ -51,6 +51,7 @@ setup(
         "wiring_plugins": [
             "submission = wiring_submission.plugin",
             "submission-zips = wiring_submission.zips.plugin",
+            "training = wiring_training.plugin",
         ],
     },
 )

@@ -12,7 +12,7 @@ import numpy as np
 from .calibration import calibrate
 from .errors import WiringError
 from .names import resolve
-from .recipe import LayerContext, Recipe
+from .recipe import Architecture, LayerContext, Recipe
 from .registry import Registry
 from .seeding import layer_rng
 
@@ -43,7 +43,7 @@ def wire(recipe: Recipe, registry: Registry) -> torch.nn.Module:
     """Make the recipe's architecture, draw its weights, and set its batch normalisation."""
     import torch
 
-    architecture = registry.architecture(recipe.architecture)
+    architecture = architecture_of(recipe, registry)
     with torch.device("meta"):  # no memory and no time for default weights that are replaced at once
         model = architecture.build()
     model = model.to_empty(device="cpu")
@@ -65,12 +65,31 @@ def wire(recipe: Recipe, registry: Registry) -> torch.nn.Module:
     return model
 
 
+def architecture_of(recipe: Recipe, registry: Registry) -> Architecture:
+    """The recipe's architecture, with as many class scores as the recipe asks for."""
+    architecture = registry.architecture(recipe.architecture)
+    logits = registry.commitment(recipe).logits
+    if recipe.classes in (None, architecture.weight_layers()[logits].shape[0]):
+        return architecture
+
+    def build() -> torch.nn.Module:
+        from torch import nn
+        model = architecture.build()
+        given = model.get_submodule(logits)
+        model.set_submodule(logits, nn.Linear(given.in_features, recipe.classes, bias=given.bias is not None))
+        return model
+
+    layers = tuple(replace(layer, shape=(recipe.classes, *layer.shape[1:])) if layer.path == logits else layer
+                   for layer in architecture.layers)
+    return replace(architecture, build=build, layers=layers)
+
+
 def draw_weights(recipe: Recipe, registry: Registry) -> Mapping[str, np.ndarray]:
     """Every convolution's and linear layer's weights, float32, by layer path.
 
     Layers are drawn side by side in threads: each has a random stream of its own, so the order does not matter.
     """
-    architecture = registry.architecture(recipe.architecture)
+    architecture = architecture_of(recipe, registry)
     pixels_per_degree = registry.commitment(recipe).pixels_per_degree
     sources = {name: registry.source(name).load()
                for name in {init.source for init in recipe.init.values()} - {None}}

@@ -1,12 +1,14 @@
 """The hooks that a plugin may implement: specifications only.
 
-A hook returns what it offers; nothing is called for its side effects except :func:`wiring_commands`. Mark an
+A hook returns what it offers; nothing is called for its side effects except :func:`wiring_commands` and
+:func:`wiring_event`. Mark an
 implementation with ``@wiring_plugins.hookimpl`` and announce its module in the entry-point group ``wiring_plugins``.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -14,6 +16,7 @@ from .recipe import Architecture, Initializer, Recipe, StatisticsSource
 
 if TYPE_CHECKING:
     import typer
+    from wiring_training.data import ImageSet
 
 PROJECT = "wiring_plugins"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -43,3 +46,25 @@ def wiring_recipes() -> Iterable[Recipe]:
 @hookspec
 def wiring_commands(app: typer.Typer, bench: typer.Typer) -> None:
     """Add sub-commands to `app` (`wiring ...`) and measurements to `bench` (`wiring bench ...`)."""
+
+
+@hookspec(firstresult=True)
+def wiring_open_data(spec: str, split: str) -> ImageSet | None:
+    """The labelled images that `spec` (what follows `--data`) names, or None to leave it to others.
+
+    split: `train` or `val`. A validation set that is not there is an empty one.
+    """
+
+
+@hookspec(firstresult=True)
+def wiring_locate_weights(recipe: Recipe) -> Path | None:
+    """A file of trained delta weights for this recipe, which is then built trained; None if there are none."""
+
+
+@hookspec
+def wiring_event(run: Path, event: Mapping[str, Any]) -> None:
+    """Take note of something that happened in a training: a logger.
+
+    run: the run's folder. event: JSON values; `event` is `start`, `progress`, `epoch` or `end`, and `step` and `recipe`
+    are always there.
+    """

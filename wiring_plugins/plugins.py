@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
@@ -17,7 +17,7 @@ import pluggy
 from . import hookspecs
 from .errors import RegistrationError, UnknownName
 from .hookspecs import PROJECT
-from .recipe import FrozenMapping
+from .recipe import FrozenMapping, Recipe, WeightsRef
 from .registry import Registry
 
 BLOCK, TRACE = "WIRING_PLUGINS_BLOCK", "WIRING_PLUGINS_TRACE"
@@ -41,6 +41,11 @@ BUILT_IN = (
     "wiring_plugins.variants.mixture",
     "wiring_plugins.variants.no_gabor",
     "wiring_plugins.variants.gabor_only",
+    "wiring_plugins.variants.standard",
+    "wiring_plugins.variants.critical",
+    "wiring_plugins.variants.downstream",
+    "wiring_plugins.variants.conv1",
+    "wiring_plugins.variants.batch_norm",
 )
 """The plugins of this package. They use the same hooks as anybody's and can be blocked like any."""
 
@@ -95,11 +100,12 @@ def load_registry(host: Host | None = None) -> Registry:
         RegistrationError: two plugins register one name, or a recipe names something that does not exist.
     """
     manager = (host or load_host()).manager
+    recipes = _collect(manager, "wiring_recipes", "model")
     registry = Registry(
         architectures=_collect(manager, "wiring_architectures", "architecture"),
         initializers=_collect(manager, "wiring_initializers", "initialiser"),
         statistics=_collect(manager, "wiring_statistics", "statistics source"),
-        recipes=_collect(manager, "wiring_recipes", "model"),
+        recipes={name: _with_weights(recipe, manager) for name, recipe in recipes.items()},
     )
     for recipe in registry.recipes.values():
         try:
@@ -107,6 +113,14 @@ def load_registry(host: Host | None = None) -> Registry:
         except UnknownName as error:
             raise RegistrationError(f"Recipe {recipe.name!r} cannot be used. {error}") from None
     return registry
+
+
+def _with_weights(recipe: Recipe, manager: pluggy.PluginManager) -> Recipe:
+    """The recipe with the trained weights that a plugin has for it, if one has."""
+    if recipe.weights.kind != "generated":
+        return recipe
+    file = manager.hook.wiring_locate_weights(recipe=recipe)
+    return recipe if file is None else replace(recipe, weights=WeightsRef(kind="delta", file=str(file)))
 
 
 def _register_built_in(manager: pluggy.PluginManager, module: str) -> PluginInfo:

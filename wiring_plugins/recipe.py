@@ -67,10 +67,13 @@ class BatchNorm:
 
     statistics: `unit` is mean 0 and variance 1. `calibrated` measures every channel's mean and variance on
         `images` generated 1/f noise images, without labels (:func:`wiring_plugins.calibration.calibrate`).
+    training: what normalisation layers that do not learn do while others learn. `batch`: they normalise by the batch
+        and adapt their running statistics, as in the reference work. `frozen`: they keep their statistics of birth.
     """
 
     statistics: Literal["unit", "calibrated"] = "calibrated"
     images: int = 16
+    training: Literal["batch", "frozen"] = "batch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +123,7 @@ class Recipe:
     init: exact path of every convolution and linear layer -> :class:`Init`. Biases begin at zero.
     trainable: exact module paths; a path stands for the module and all below it.
     commitment: the architecture's own if None.
+    classes: outputs of the layer that gives the class scores; the architecture's own number if None.
     doc, reference: one paragraph for people, and the publication it rests on.
     """
 
@@ -130,6 +134,7 @@ class Recipe:
     batch_norm: BatchNorm = BatchNorm()
     commitment: Commitment | None = None
     weights: WeightsRef = WeightsRef()
+    classes: int | None = None
     seed: int = 0
     doc: str = ""
     reference: str = ""

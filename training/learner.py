@@ -1,0 +1,296 @@
+"""One recipe while it learns: its model, which of it learns, its optimiser, its schedule and its ledger."""
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from wiring_plugins import Recipe, Registry, WiringError, wire
+from wiring_plugins.build import architecture_of
+from wiring_plugins.delta import Delta, build_delta, frozen_fingerprints, stored_names
+
+from .checkpoint import Checkpoint, Run
+from .condition import Condition, Hardware
+from .distributed import Group, share
+from .ledger import Ledger, count_trained
+from .schedule import Plateau
+
+if TYPE_CHECKING:
+    import torch
+
+    from .loader import Batch, Loader
+
+
+class Diverged(WiringError):
+    """The loss is no longer a number."""
+
+
+def trained_names(recipe: Recipe, registry: Registry) -> set[str]:
+    """Names of the parameters that learn: those of the layers at or below a path of `trainable`."""
+    layers = architecture_of(recipe, registry).layers
+    learning = [layer for layer in layers
+                if any(layer.path == path or layer.path.startswith(f"{path}.") for path in recipe.trainable)]
+    return {f"{layer.path}.{kind}" for layer in learning for kind in ("weight", "bias") if kind == "weight" or layer.bias}
+
+
+def freeze(model: torch.nn.Module, trained: set[str]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+
+
+def set_training(model: torch.nn.Module, policy: str, trained: set[str]) -> None:
+    """Training mode; under the policy `frozen`, normalisation layers that do not learn stay in evaluation mode."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    model.train()
+    for path, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and policy == "frozen" and f"{path}.weight" not in trained:
+            module.eval()
+
+
+class Start(NamedTuple):
+    """Weights to continue from: what to call them, and a whole state dict."""
+
+    source: str
+    state: Mapping[str, torch.Tensor]
+
+
+class Learner:
+    """Steps one recipe's model. `model` is the plain module; `network` is what runs: compiled, distributed or both."""
+
+    def __init__(self, recipe: Recipe, registry: Registry, condition: Condition, hardware: Hardware, group: Group,
+                 run: Run, *, facts: Mapping[str, Any], start: Start | None = None, checkpoint: Checkpoint | None = None,
+                 compiled: bool = False):
+        import torch
+
+        self.recipe, self.condition, self.group, self.run, self.facts = recipe, condition, group, run, facts
+        self.trained = trained_names(recipe, registry)
+        if not self.trained:
+            raise WiringError(f"Nothing of {recipe.name!r} learns: its `trainable` is empty. `wiring models` lists "
+                              "recipes; -ct and -dt variants learn.")
+        if checkpoint:
+            model = build_delta(checkpoint.delta, registry, name=f"the checkpoint of step {checkpoint.step}")
+            self.stored, self.frozen = set(checkpoint.delta.tensors), checkpoint.delta.frozen
+        else:
+            model = wire(recipe, registry)
+            self.stored = stored_names(model, self.trained) | (_take_over(model, start, recipe) if start else set())
+            self.frozen = frozen_fingerprints(model, self.stored)
+        self.ledger = Ledger(trained=count_trained(model, self.trained), borrowed=self._borrowed(model, registry, start))
+        freeze(model, self.trained)
+        self.model = model.to(group.device, memory_format=torch.channels_last)
+        self._set_training()
+        self.ledger.adapted = sum(module.running_mean.numel() + module.running_var.numel() for module in model.modules()
+                                  if getattr(module, "running_mean", None) is not None and module.training)
+        self.network = share(self.model, group, local_batch_norm=hardware.local_batch_norm)
+        self.network = torch.compile(self.network, dynamic=False) if compiled else self.network
+        self.plateau = Plateau(condition.lr, condition.patience, condition.min_lr)
+        self.optimizer = self._optimizer()
+        bf16 = hardware.precision == "bf16" or hardware.precision == "auto" and group.device.type == "cuda"
+        self.autocast = lambda: torch.autocast(group.device.type, torch.bfloat16, enabled=bf16)
+        self.step, self.epoch, self.reason = 0, 0, ""
+        self.top1: float | None = None
+        self.sums = torch.zeros(3, dtype=torch.float64, device=group.device)  # loss, correct, images; since the epoch began
+        self.last_loss = torch.zeros((), device=group.device)
+        if checkpoint:
+            self._restore(checkpoint)
+        self.meter = time.perf_counter(), joules(group.device)
+
+    def learn(self, batch: Batch) -> None:
+        """One optimiser step. Nothing here waits for the device."""
+        import torch
+        import torch.nn.functional as F
+
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast():
+            logits = self.network(batch.images)
+        logits = logits.float()
+        loss = F.cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=self.condition.label_smoothing)
+        (loss * (self.group.world / batch.size)).backward()  # the processes' gradients are averaged, not added
+        self.optimizer.step()
+        with torch.no_grad():
+            correct = (logits.argmax(1) == batch.labels).sum()
+            self.sums += torch.stack([loss.double(), correct.double(), (batch.labels >= 0).sum().double()])
+            self.last_loss = loss.detach() / batch.size
+        self.step += 1
+
+    def evaluate(self, loader: Loader) -> dict[str, float]:
+        """Loss, top-1 and top-5 in evaluation mode, over all processes."""
+        import torch
+        import torch.nn.functional as F
+
+        self.model.eval()
+        sums = torch.zeros(4, dtype=torch.float64, device=self.group.device)
+        with torch.no_grad(), self.autocast():
+            for batch in loader.epoch(0):
+                logits = self.model(batch.images).float()
+                hits = logits.topk(min(5, logits.shape[1])).indices == batch.labels[:, None]
+                loss = F.cross_entropy(logits, batch.labels, reduction="sum")
+                sums += torch.stack([loss, hits[:, 0].sum(), hits.any(1).sum(), (batch.labels >= 0).sum()]).double()
+        self._set_training()
+        loss, first, fifth, count = self.group.sum(sums).tolist()
+        return {"loss": loss / count, "top1": first / count, "top5": fifth / count}
+
+    def progress(self) -> dict[str, float]:
+        """This process's mean loss and top-1 since the epoch began. Waits for the device.
+
+        Raises:
+            Diverged: the loss is not a number.
+        """
+        loss, correct, images = self.sums.tolist()
+        if loss != loss or abs(loss) == float("inf"):
+            raise Diverged(self._where_it_diverged())
+        return {"loss": loss / max(images, 1), "top1": correct / max(images, 1)}
+
+    def end_epoch(self, validation: dict[str, float] | None) -> dict[str, Any]:
+        """Decide on the learning rate and whether to go on. Returns what to log."""
+        self.progress()
+        training, last = self.group.sum(self.sums.clone()).tolist(), float(self.group.sum(self.last_loss.clone()))
+        self.ledger.images += round(training[2])
+        self.sums.zero_()
+        judged = validation["loss"] if self.condition.patience_policy == "validation" else last
+        event = {"event": "epoch", "epoch": self.epoch + 1, "step": self.step, "lr": self.plateau.rate,
+                 "loss": training[0] / max(training[2], 1), "top1": training[1] / max(training[2], 1), "last_loss": last,
+                 "validation": validation, "images": self.ledger.images}
+        self.plateau.step(judged)
+        self._set_lr()
+        self.epoch += 1
+        self.top1 = validation["top1"] if validation else None
+        if self.condition.epochs is None and self.plateau.converged:
+            self.reason = "converged"
+        elif self.epoch >= self.condition.max_epochs:
+            self.reason = f"{self.epoch} epochs"
+        return event
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.reason)
+
+    def checkpoint(self, *, skipped: list[str]) -> Checkpoint:
+        """This moment, whole. Waits for the device.
+
+        Raises:
+            Diverged: the loss is not a number; nothing of this moment should be kept.
+        """
+        import torch
+
+        self.progress()
+        sums, last_loss = self.group.sum(self.sums.clone()), self.group.sum(self.last_loss.clone())
+        self._account(skipped)
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        optimizer = {f"{names[id(parameter)]}/{slot}": torch.as_tensor(value) for parameter, slots in
+                     self.optimizer.state.items() for slot, value in slots.items() if value is not None}
+        optimizer |= {"loop/sums": sums, "loop/last_loss": last_loss}
+        ledger = replace(self.ledger, images=self.ledger.images + int(sums[2])).to_plain()
+        state = {"step": self.step, "epoch": self.epoch, "reason": self.reason, "top1": self.top1,
+                 "plateau": asdict(self.plateau), "ledger": self.ledger.to_plain()}
+        tensors = {name: tensor for name, tensor in self.model.state_dict().items() if name in self.stored}
+        delta = Delta(recipe=self.recipe, tensors=tensors, frozen=self.frozen,
+                      facts={**self.facts, "ledger": ledger, "top1": self.top1})
+        return Checkpoint(self.step, delta, state, optimizer)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        """Everything of a checkpoint but the model's weights."""
+        import torch
+
+        state = checkpoint.state
+        self.step, self.epoch, self.reason, self.top1 = state["step"], state["epoch"], state["reason"], state["top1"]
+        self.plateau = Plateau(**state["plateau"])
+        self.ledger = Ledger.from_plain(state["ledger"])
+        tensors = {name: tensor.to(self.group.device) for name, tensor in checkpoint.optimizer.items()}
+        own = float(self.group.leads)  # the sums over all processes go on in one of them
+        self.sums, self.last_loss = tensors.pop("loop/sums") * own, tensors.pop("loop/last_loss") * own
+        parameters = dict(self.model.named_parameters())
+        for key, tensor in tensors.items():
+            name, slot = key.rsplit("/", 1)
+            moved = tensor.cpu() if slot == "step" and self.group.device.type == "cpu" else tensor
+            kept = moved.contiguous(memory_format=torch.channels_last) if moved.dim() == 4 else moved
+            self.optimizer.state[parameters[name]][slot] = kept
+        self._set_lr()
+
+    def _set_training(self) -> None:
+        set_training(self.model, self.recipe.batch_norm.training, self.trained)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        import torch
+
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        settings = {"lr": self.condition.lr, "weight_decay": self.condition.weight_decay}
+        fused = {"fused": True} if self.group.device.type == "cuda" else {}
+        if self.condition.optimizer == "adam":
+            return torch.optim.Adam(parameters, **settings, **fused)
+        if self.condition.optimizer == "adagrad":
+            return torch.optim.Adagrad(parameters, **settings)
+        return torch.optim.SGD(parameters, momentum=self.condition.momentum, **settings, **fused)
+
+    def _set_lr(self) -> None:
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = self.plateau.rate
+
+    def _borrowed(self, model: torch.nn.Module, registry: Registry, start: Start | None) -> dict[str, int | None]:
+        sources = sorted({init.source for init in self.recipe.init.values()} - {None})
+        borrowed = {f"statistics {name}": None for name in sources if registry.source(name).trained}
+        if start:
+            borrowed[f"weights {start.source}"] = sum(tensor.numel() for tensor in model.parameters())
+        return borrowed
+
+    def _account(self, skipped: list[str]) -> None:
+        now, cost = (time.perf_counter(), joules(self.group.device)), self.ledger.cost
+        used = None if now[1] is None else cost.get("joules", 0.0) + sum(self.group.gather(now[1] - self.meter[1]))
+        self.ledger.cost = {"device": device_name(self.group.device), "processes": self.group.world, "joules": used,
+                            "seconds": cost.get("seconds", 0.0) + now[0] - self.meter[0]}
+        self.meter = now
+        self.ledger.skipped = sorted({*self.ledger.skipped, *skipped})
+        self.ledger.steps = self.step
+
+    def _where_it_diverged(self) -> str:
+        """Name the first layer, in the order of the forward pass, that holds or gives NaN or infinity."""
+        saved = f"The last good checkpoint is kept in {self.run.folder}"
+        bad = [name for name, tensor in self.model.state_dict().items() if not tensor.isfinite().all()]
+        where = f"the first layer to hold NaN or infinity is {bad[0].rsplit('.', 1)[0]} ({bad[0]})" if bad else \
+            "all weights are finite, so the images or the logits are to blame"
+        return (f"The loss of {self.recipe.name} is no longer a number after step {self.step}; {where}. {saved}. "
+                "Try a smaller --lr.")
+
+
+def _take_over(model: torch.nn.Module, start: Start, recipe: Recipe) -> set[str]:
+    """Load the weights of `start`, and name those that are not as this recipe wires them."""
+    import torch
+
+    state = model.state_dict()
+    unfit = [name for name, tensor in state.items()
+             if name not in start.state and not name.endswith("num_batches_tracked")
+             or name in start.state and start.state[name].shape != tensor.shape]
+    if unfit or start.state.keys() - state.keys():
+        raise WiringError(f"--from {start.source} does not fit {recipe.name!r} with {recipe.classes} classes: "
+                          f"{', '.join((unfit or sorted(start.state.keys() - state.keys()))[:3])}. "
+                          "Continue from weights of the same architecture and classes.")
+    moved = {name for name, tensor in start.state.items() if not torch.equal(state[name], tensor)}
+    with torch.no_grad():
+        for name, tensor in start.state.items():
+            state[name].copy_(tensor)
+    return moved
+
+
+def device_name(device: torch.device) -> str:
+    import platform
+
+    import torch
+
+    if device.type != "cuda":
+        return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    return torch.cuda.get_device_name(device)
+
+
+def joules(device: torch.device) -> float | None:
+    """What the GPU's driver has counted since it was loaded, in joules; None if it or its Python package is not there."""
+    if device.type != "cuda":
+        return None
+    try:
+        import pynvml
+        import torch
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode())
+        return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
+    except Exception:  # no such package, or a driver or card that does not count
+        return None

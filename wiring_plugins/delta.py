@@ -1,0 +1,177 @@
+"""Delta weights: a recipe, and the few tensors in which a trained model differs from what the recipe gives at birth.
+
+One safetensors file. Its tensors are the trained parameters and the normalisation statistics; its metadata are JSON
+texts: `format`, `recipe`, `facts` (class names, condition, data, ledger, licence) and `frozen`, a fingerprint of every
+tensor that is *not* in the file. The rest of the model is drawn again from recipe and seed when the file is loaded, and
+compared with those fingerprints, so that a sampler that has changed since is noticed.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .build import wire
+from .errors import CorruptFile, WiringError
+from .files import replacing
+from .recipe import BatchNorm, FrozenMapping, Recipe, WeightsRef, from_plain, to_plain
+from .registry import Registry
+from .weights_io import fingerprint
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = "wiring-delta-1"
+OPTIMIZER = "optimizer/"
+"""Tensors under this prefix belong to a checkpoint of a run, not to the model."""
+
+SKETCH = 4
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delta:
+    """What one delta file holds. facts: plain JSON values; the keys that a reader may count on are `classes`, the
+    names of the class scores in their order or None, and `ledger`, what was learned from what."""
+
+    recipe: Recipe
+    tensors: Mapping[str, torch.Tensor]
+    frozen: Mapping[str, Mapping[str, Any]]
+    facts: Mapping[str, Any] = FrozenMapping()
+
+
+def stored_names(model: torch.nn.Module, trained: Iterable[str]) -> set[str]:
+    """Names in the state dict that a delta has to hold: the trained ones, and all normalisation statistics."""
+    statistics = {name for name, _ in model.named_buffers()}
+    return statistics | set(trained)
+
+
+def tensor_fingerprint(tensor: torch.Tensor) -> dict[str, Any]:
+    """SHA-256 of the tensor, and a sketch that survives rounding: the sums of every fourth number, and their scale."""
+    flat = tensor.detach().cpu().reshape(-1).numpy()
+    sums = [float(flat[start::SKETCH].sum(dtype=np.float64)) for start in range(SKETCH)]
+    return {"sha256": fingerprint({"": tensor}), "sketch": sums, "norm": float(np.linalg.norm(flat))}
+
+
+def frozen_fingerprints(model: torch.nn.Module, stored: set[str]) -> dict[str, dict[str, Any]]:
+    return {name: tensor_fingerprint(tensor) for name, tensor in model.state_dict().items() if name not in stored}
+
+
+def write_delta(path: str | Path, delta: Delta, *, extra: Mapping[str, torch.Tensor] = FrozenMapping(),
+                metadata: Mapping[str, Any] = FrozenMapping()) -> None:
+    """Write the file whole or not at all. extra, metadata: a checkpoint's further tensors and JSON values."""
+    from safetensors.torch import save_file
+
+    texts = {"recipe": to_plain(delta.recipe), "facts": to_plain(delta.facts), "frozen": to_plain(delta.frozen),
+             **metadata}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in {**delta.tensors, **extra}.items()}
+    with replacing(path) as part:
+        try:
+            save_file(tensors, part, metadata={"format": FORMAT, **{key: json.dumps(value, sort_keys=True)
+                                                                    for key, value in texts.items()}})
+        except Exception as error:  # safetensors wraps the operating system's errors in one of its own
+            raise OSError(_errno(error), str(error)) from error
+
+
+def _errno(error: Exception) -> int | None:
+    import errno
+    return errno.ENOSPC if "No space" in str(error) else getattr(error, "errno", None)
+
+
+def read_delta(path: str | Path) -> Delta:
+    """The delta in a file, or in a checkpoint of a run.
+
+    Raises:
+        WiringError: there is no such file. CorruptFile: it is no delta, truncated, or of another version.
+    """
+    from safetensors import safe_open
+
+    metadata = read_metadata(path)
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys() if not name.startswith(OPTIMIZER)}
+    try:
+        return Delta(recipe=from_plain(Recipe, metadata["recipe"]), tensors=tensors, frozen=metadata["frozen"],
+                     facts=metadata["facts"])
+    except (KeyError, TypeError) as error:
+        raise CorruptFile(f"{path} is no delta weights file of this version ({error}). Export it again.") from error
+
+
+def is_delta(path: str | Path) -> bool:
+    """Whether the file's header says that it holds delta weights, of this version or another."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return str((file.metadata() or {}).get("format", "")).startswith("wiring-delta")
+    except (SafetensorError, OSError):
+        return False
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The JSON values in a delta's or a checkpoint's header; no tensor is read."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise WiringError(f"There is no weights file {path}. `wiring export RUN -o FILE.safetensors` makes one.")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CorruptFile(f"{path} cannot be read as weights ({error}). It may be truncated; get it again.") from error
+    if (found := metadata.pop("format", None)) != FORMAT:
+        raise CorruptFile(f"{path} is of format {found!r}; this version reads {FORMAT!r}. "
+                          "Export the weights again with `wiring export RUN -o FILE.safetensors`.")
+    return {key: json.loads(text) for key, text in metadata.items()}
+
+
+def build_delta(delta: Delta, registry: Registry, *, name: str = "these weights") -> torch.nn.Module:
+    """The trained model, in evaluation mode: wired from the delta's recipe, with the delta's tensors in place.
+
+    Raises:
+        CorruptFile: a tensor is missing, unknown, of another shape or not finite, or a frozen layer is drawn otherwise
+            now than when the model was trained.
+    """
+    born = replace(delta.recipe, weights=WeightsRef(),  # the statistics come from the file: no need to calibrate
+                   batch_norm=replace(delta.recipe.batch_norm or BatchNorm(), statistics="unit"))
+    model = wire(born, registry)
+    load_tensors(model, delta, name=name)
+    return model
+
+
+def load_tensors(model: torch.nn.Module, delta: Delta, *, name: str = "these weights") -> None:
+    """Put the delta's tensors into a model born from the delta's recipe, and check the rest against its fingerprints."""
+    import torch
+
+    state = model.state_dict()
+    problems = {
+        "holds the unknown": delta.tensors.keys() - state.keys(),
+        "lacks": state.keys() - delta.tensors.keys() - delta.frozen.keys(),
+        "has the wrong shape of": {key for key, tensor in delta.tensors.items()
+                                   if key in state and tensor.shape != state[key].shape},
+        "holds NaN or infinity in": {key for key, tensor in delta.tensors.items() if not tensor.isfinite().all()},
+        "was trained beside other frozen weights of": {
+            key for key, known in delta.frozen.items()
+            if key in state and key not in delta.tensors and not _same(state[key], known)},
+    }
+    for problem, keys in problems.items():
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise CorruptFile(f"{name} does not fit recipe {delta.recipe.name!r} as this version wires it: it {problem} "
+                              f"{', '.join(sorted(keys)[:3])}{more}.")
+    with torch.no_grad():
+        for key, tensor in delta.tensors.items():
+            state[key].copy_(tensor)
+
+
+def _same(tensor: torch.Tensor, known: Mapping[str, Any]) -> bool:
+    """Equal bit for bit, or up to the rounding in which one processor's sine differs from another's."""
+    found = tensor_fingerprint(tensor)
+    if found["sha256"] == known["sha256"]:
+        return True
+    slack = TOLERANCE * max(known["norm"], 1e-12)
+    return bool(np.allclose([*found["sketch"], found["norm"]], [*known["sketch"], known["norm"]], rtol=0, atol=slack))
