@@ -26,7 +26,7 @@ setup(
     python_requires=">=3.11",
     packages=packages(),
     package_dir=FOLDERS,
-    package_data={"wiring_plugins.statistics": ["*.json"]},
+    package_data={"wiring_plugins.statistics": ["*.json"], "wiring_weights": ["*.json", "*.safetensors"]},
     install_requires=[
         "numpy>=1.26",
         "packaging",
@@ -52,6 +52,7 @@ setup(
             "submission = wiring_submission.plugin",
             "submission-zips = wiring_submission.zips.plugin",
             "training = wiring_training.plugin",
+            "weights = wiring_weights.plugin",
         ],
     },
 )

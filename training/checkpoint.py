@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wiring_plugins import CorruptFile, FrozenMapping, WiringError, to_plain
-from wiring_plugins.delta import FORMAT, OPTIMIZER, Delta, read_delta, read_metadata, write_delta
+from wiring_plugins.delta import CHECKPOINTS, FORMAT, OPTIMIZER, Delta, read_delta, read_metadata, write_delta
 from wiring_plugins.files import replacing
 
 from .condition import differences
@@ -45,7 +45,7 @@ class Run:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self.checkpoints = self.folder / "checkpoints"
+        self.checkpoints = self.folder / CHECKPOINTS
 
     def __enter__(self) -> Run:
         try:

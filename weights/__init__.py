@@ -1,1 +1,1 @@
-"""Trained weights that ship with the package: none yet."""
+"""Trained weights that ship with the package: `manifest.json` and small delta files beside it."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def build_model(name: str, *, seed: int | None = None, registry: Registry | None = None) -> torch.nn.Module:
-    """The model of that name, wired and in evaluation mode on the CPU. `NAME@SOURCE` wires it from another source.
+    """The model of that name, wired and in evaluation mode on the CPU. Names: :func:`wiring_plugins.names.resolve`.
 
     The same name and seed give the same weights, bit for bit. `seed` replaces the recipe's own.
 
@@ -40,7 +40,14 @@ def build_model(name: str, *, seed: int | None = None, registry: Registry | None
 
 
 def wire(recipe: Recipe, registry: Registry) -> torch.nn.Module:
-    """Make the recipe's architecture, draw its weights, and set its batch normalisation."""
+    """Make the recipe's architecture, draw its weights, set its batch normalisation, and load what it has learned.
+
+    Raises:
+        CorruptFile: the recipe has trained weights that are not those it was registered with, or no longer fit it.
+    """
+    if recipe.weights.kind == "delta":
+        from .delta import build_trained
+        return build_trained(recipe, registry)
     import torch
 
     architecture = architecture_of(recipe, registry)

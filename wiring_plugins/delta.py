@@ -7,6 +7,7 @@ compared with those fingerprints, so that a sampler that has changed since is no
 """
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 FORMAT = "wiring-delta-1"
 OPTIMIZER = "optimizer/"
 """Tensors under this prefix belong to a checkpoint of a run, not to the model."""
+
+CHECKPOINTS = "checkpoints"
+"""The folder, in a run's folder, of the delta files that a training leaves: `step-00000123.safetensors`."""
 
 SKETCH = 4
 TOLERANCE = 1e-4
@@ -141,6 +145,36 @@ def build_delta(delta: Delta, registry: Registry, *, name: str = "these weights"
     model = wire(born, registry)
     load_tensors(model, delta, name=name)
     return model
+
+
+def build_trained(recipe: Recipe, registry: Registry) -> torch.nn.Module:
+    """The model of a recipe whose `weights` name a delta file.
+
+    Raises:
+        CorruptFile: the file is not the one that was registered, or of a recipe that is wired otherwise.
+    """
+    file = recipe.weights.file
+    delta = read_delta(file)
+    if recipe.weights.sha256 and (found := hashlib.sha256(Path(file).read_bytes()).hexdigest()) != recipe.weights.sha256:
+        raise CorruptFile(f"{file} has SHA-256 {found}, not {recipe.weights.sha256}. Get it again, or type "
+                          f"{recipe.name}@birth for the model without it.")
+    unlike = [field for field in ("architecture", "init", "seed") if getattr(recipe, field) != getattr(delta.recipe, field)]
+    if unlike:
+        raise CorruptFile(f"{file} was trained from another {' and '.join(unlike)} than {recipe.name!r} has. Type "
+                          f"{recipe.name}@birth, or train it again with `wiring train {recipe.name}`.")
+    return build_delta(delta, registry, name=file)
+
+
+def newest_in(run: Path) -> Path:
+    """The newest checkpoint's file in a run folder.
+
+    Raises:
+        WiringError: there is none.
+    """
+    files = sorted((run / CHECKPOINTS).glob("step-*.safetensors"))
+    if not files:
+        raise WiringError(f"{run} holds no checkpoint. `wiring train RECIPE --data PATH -o {run}` makes one.")
+    return files[-1]
 
 
 def load_tensors(model: torch.nn.Module, delta: Delta, *, name: str = "these weights") -> None:

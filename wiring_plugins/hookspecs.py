@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from .recipe import Architecture, Initializer, Recipe, StatisticsSource
+from .recipe import Architecture, Initializer, Recipe, StatisticsSource, WeightsRef
 
 if TYPE_CHECKING:
     import typer
@@ -57,8 +57,8 @@ def wiring_open_data(spec: str, split: str) -> ImageSet | None:
 
 
 @hookspec(firstresult=True)
-def wiring_locate_weights(recipe: Recipe) -> Path | None:
-    """A file of trained delta weights for this recipe, which is then built trained; None if there are none."""
+def wiring_locate_weights(recipe: Recipe) -> WeightsRef | None:
+    """Trained weights for this recipe, which is then built with them; None to leave it as it was born."""
 
 
 @hookspec

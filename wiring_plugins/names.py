@@ -1,31 +1,41 @@
-"""From the name that a person types to a recipe: `NAME`, or `NAME@SOURCE`."""
+"""From the name that a person types to a recipe: `NAME`, `NAME@SOURCE`, `NAME@birth` or `NAME@RUN`."""
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from .errors import UnknownName, WiringError
-from .recipe import Recipe
+from .recipe import Recipe, WeightsRef, from_plain
 from .registry import Registry
+
+BIRTH = "birth"
 
 
 def resolve(name: str, registry: Registry) -> Recipe:
     """The recipe that `name` means.
 
-    `NAME` is a registered recipe. `NAME@SOURCE` is that recipe, wired from another statistics source.
+    `NAME` is a registered recipe, with its trained weights if there are any. `NAME@SOURCE` is that recipe, wired from
+    another statistics source. `NAME@birth` is the recipe before any training. `NAME@RUN` is what it has learned in a
+    run folder, or in a delta weights file; one without a slash in its path is written `NAME@./RUN`.
 
     >>> from wiring_plugins import load_registry
     >>> resolve("wiring-wc@wiring-up-vision", load_registry()).init["V1.conv2"]
     Init(kind='cluster', source='wiring-up-vision', layer=None, params={})
 
     Raises:
-        UnknownName: there is no such recipe or source. WiringError: the recipe draws from no source.
+        UnknownName: there is no such recipe or source. WiringError: the recipe draws from no source, or the run is of
+            another recipe.
     """
     base, at, variant = name.partition("@")
     recipe = registry.recipe(base)
     if not at:
         return recipe
+    if variant == BIRTH:
+        return replace(recipe, name=name, weights=WeightsRef())
+    if "/" in variant or variant.endswith(".safetensors"):
+        return trained_in(recipe, variant)
     if variant not in registry.statistics:
-        raise UnknownName("statistics source", variant, registry.statistics, listed_by="wiring statistics list")
+        raise UnknownName("statistics source", variant, [*registry.statistics, BIRTH], listed_by="wiring statistics list")
     return from_source(recipe, variant)
 
 
@@ -35,4 +45,17 @@ def from_source(recipe: Recipe, source: str) -> Recipe:
     if init == dict(recipe.init) and source not in {item.source for item in init.values()}:
         raise WiringError(f"No layer of {recipe.name!r} draws from a statistics source, so '@{source}' says nothing. "
                           f"Build {recipe.name!r} itself.")
-    return replace(recipe, name=f"{recipe.name}@{source}", init=init)
+    return replace(recipe, name=f"{recipe.name}@{source}", init=init, weights=WeightsRef())
+
+
+def trained_in(recipe: Recipe, place: str) -> Recipe:
+    """The recipe named `NAME@PLACE`, with the weights that a run folder's newest checkpoint or a delta file holds."""
+    from .delta import newest_in, read_metadata
+
+    path = Path(place).expanduser()
+    file = newest_in(path) if path.is_dir() else path
+    trained = from_plain(Recipe, read_metadata(file)["recipe"])
+    if trained.name != recipe.name:
+        raise WiringError(f"{place} holds weights of {trained.name!r}, not of {recipe.name!r}. "
+                          f"Type {trained.name}@{place}.")
+    return replace(trained, name=f"{recipe.name}@{path.name}", weights=WeightsRef(kind="delta", file=str(file)))

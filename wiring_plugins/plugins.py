@@ -17,7 +17,7 @@ import pluggy
 from . import hookspecs
 from .errors import RegistrationError, UnknownName
 from .hookspecs import PROJECT
-from .recipe import FrozenMapping, Recipe, WeightsRef
+from .recipe import FrozenMapping, Recipe
 from .registry import Registry
 
 BLOCK, TRACE = "WIRING_PLUGINS_BLOCK", "WIRING_PLUGINS_TRACE"
@@ -46,6 +46,7 @@ BUILT_IN = (
     "wiring_plugins.variants.downstream",
     "wiring_plugins.variants.conv1",
     "wiring_plugins.variants.batch_norm",
+    "wiring_plugins.variants.wired_then_trained",
 )
 """The plugins of this package. They use the same hooks as anybody's and can be blocked like any."""
 
@@ -119,8 +120,8 @@ def _with_weights(recipe: Recipe, manager: pluggy.PluginManager) -> Recipe:
     """The recipe with the trained weights that a plugin has for it, if one has."""
     if recipe.weights.kind != "generated":
         return recipe
-    file = manager.hook.wiring_locate_weights(recipe=recipe)
-    return recipe if file is None else replace(recipe, weights=WeightsRef(kind="delta", file=str(file)))
+    weights = manager.hook.wiring_locate_weights(recipe=recipe)
+    return recipe if weights is None else replace(recipe, weights=weights)
 
 
 def _register_built_in(manager: pluggy.PluginManager, module: str) -> PluginInfo:

@@ -1,0 +1,23 @@
+"""Trained weights of this package: those that `manifest.json` lists, by recipe.
+
+An entry: `recipe`, `file` (beside the manifest), `sha256`, and for people `data`, `top1` and `ledger`.
+"""
+import json
+from functools import cache
+from pathlib import Path
+
+from wiring_plugins import WeightsRef, hookimpl
+
+FOLDER = Path(__file__).parent
+
+
+@cache
+def manifest() -> dict[str, dict]:
+    """Recipe name -> its entry."""
+    return {entry["recipe"]: entry for entry in json.loads((FOLDER / "manifest.json").read_text())}
+
+
+@hookimpl
+def wiring_locate_weights(recipe):
+    entry = manifest().get(recipe.name)
+    return entry and WeightsRef(kind="delta", file=str(FOLDER / entry["file"]), sha256=entry["sha256"])
