@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from wiring_plugins import Commitment, Recipe, UnknownName, fingerprint, load_registry, wire
+from wiring_plugins import Commitment, Recipe, UnknownName, WiringError, fingerprint, load_registry, resolve, wire
 
 from .brain_model import WiredBrainModel, identify
 from .extraction import BATCH_SIZE, ScreenWindow
@@ -31,14 +31,19 @@ class Subject:
 
 
 def load_subject(name: str, *, seed: int | None = None, device: str = "cpu", batch_size: int = BATCH_SIZE) -> Subject:
-    """The recipe or platform model of that name. seed: replaces the recipe's own.
+    """The recipe (with or without `@...`, see `wiring_plugins.resolve`) or platform model of that name.
+
+    seed: replaces the recipe's own; weights that were trained have only the seed that they were born with.
 
     Raises:
-        UnknownName: neither has it.
+        UnknownName: neither has it. WiringError: another seed is asked of trained weights.
     """
     registry = load_registry()
-    if name in registry.recipes:
-        recipe = registry.recipe(name)
+    if name.partition("@")[0] in registry.recipes:
+        recipe = resolve(name, registry)
+        if seed not in (None, recipe.seed) and recipe.weights.kind != "generated":
+            raise WiringError(f"{name!r} has weights that were trained from seed {recipe.seed}; there are none of seed "
+                              f"{seed}. Leave --seed out, or score {name.partition('@')[0]}@birth --seed {seed}.")
         return _wired(recipe if seed is None else replace(recipe, seed=seed), registry, device, batch_size)
     of_the_platform = registered("models")
     if name not in of_the_platform:

@@ -39,6 +39,8 @@ def weights_in_words(recipe) -> str:
 
 
 def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    import sys
+
     from rich.console import Console
     from rich.table import Table
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
@@ -46,4 +48,4 @@ def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         column.no_wrap = column is not table.columns[-1]
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -1,0 +1,168 @@
+"""The plugin host: third-party plugins, their failures, and the switches."""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import pluggy
+import pytest
+from wiring_plugins import (Init, RegistrationError, Registry, UnknownName, hookimpl, load_host, load_registry, plugins)
+from wiring_plugins.variants.kaiming import KAIMING
+
+
+def host_with(**modules):
+    """The built-in host and further plugins, as if installed under these names."""
+    host = load_host()
+    for name, module in modules.items():
+        host.manager.register(module, name=name)
+    return host
+
+
+def plugin(**hooks):
+    module = types.ModuleType("a_plugin")
+    for name, function in hooks.items():
+        setattr(module, name, hookimpl(function))
+    return module
+
+
+def recipes(*items):
+    def wiring_recipes():
+        return list(items)
+    return plugin(wiring_recipes=wiring_recipes)
+
+
+def test_a_plugin_adds_a_recipe():
+    registry = load_registry(host_with(mine=recipes(replace(KAIMING, name="mine"))))
+    assert registry.recipe("mine").architecture == "cornet-s"
+
+
+def test_one_name_registered_twice_names_both_plugins():
+    host = host_with(one=recipes(replace(KAIMING, name="same")), two=recipes(replace(KAIMING, name="same")))
+    with pytest.raises(RegistrationError, match="'one'.*'two'|'two'.*'one'"):
+        load_registry(host)
+
+
+@pytest.mark.parametrize("changes, text", [
+    ({"trainable": ("V2.con3",)}, "'V2.conv3'"),
+    ({"init": {**KAIMING.init, "V1.conv3": Init("kaiming")}}, "'V1.conv2'|'V1.conv1'"),
+    ({"init": {**KAIMING.init, "V1.conv1": Init("gabr")}}, "'gabor'"),
+    ({"init": {**KAIMING.init, "V1.conv1": Init("gabor", source="v1-physiolog")}}, "'v1-physiology'"),
+    ({"init": {"V1.conv1": Init("kaiming")}}, "says nothing of"),
+    ({"architecture": "cornet"}, "'cornet-s'"),
+    ({"name": "Wiring_X"}, "no legal model name"),
+])
+def test_a_mistake_in_a_recipe_is_refused_with_near_names(changes, text):
+    with pytest.raises(RegistrationError, match=text):
+        load_registry(host_with(mine=recipes(replace(KAIMING, **{"name": "mine", **changes}))))
+
+
+def test_a_failing_hook_names_its_plugin():
+    def wiring_recipes():
+        raise ZeroDivisionError("oh")
+    with pytest.raises(RegistrationError, match="'mine' fails in wiring_recipes: ZeroDivisionError: oh"):
+        load_registry(host_with(mine=plugin(wiring_recipes=wiring_recipes)))
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Install one-module distributions that announce themselves, by giving their source text."""
+    def install(**sources):
+        for name, source in sources.items():
+            (tmp_path / f"{name}.py").write_text(source)
+            info = tmp_path / f"{name}-1.0.dist-info"
+            info.mkdir()
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+            (info / "entry_points.txt").write_text(f"[wiring_plugins]\n{name} = {name}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+    return install
+
+
+def test_a_plugin_that_cannot_be_imported_is_reported_and_left_out(installed):
+    installed(broken_plugin="import a_module_that_does_not_exist")
+    with pytest.warns(plugins.PluginWarning, match="broken_plugin"):
+        host = load_host()
+    info, = [info for info in host.plugins if info.name == "broken_plugin"]
+    assert "a_module_that_does_not_exist" in info.error
+    assert "wiring-kaiming" in load_registry(host).recipes
+
+
+def test_a_misspelt_hook_is_an_error_with_the_near_name(installed):
+    installed(misspelt="from wiring_plugins import hookimpl\n@hookimpl\ndef wiring_recipe():\n    return []\n")
+    with pytest.raises(RegistrationError, match="'misspelt'.*'wiring_recipe'.*'wiring_recipes'"):
+        load_host()
+
+
+def test_a_blocked_plugin_is_left_out(installed, monkeypatch):
+    installed(misspelt="from wiring_plugins import hookimpl\n@hookimpl\ndef wiring_recipe():\n    return []\n")
+    monkeypatch.setenv(plugins.BLOCK, "misspelt, wiring_plugins.variants.gabor_frozen")
+    assert "wiring-gabor-frozen" not in load_registry(load_host()).recipes
+
+
+def test_the_trace_switch_writes_hook_calls(monkeypatch, capsys):
+    monkeypatch.setenv(plugins.TRACE, "1")
+    load_registry()
+    assert "wiring_recipes" in capsys.readouterr().err
+
+
+def test_every_hook_is_documented_and_used():
+    host = load_host()
+    specified = [name for name in vars(plugins.hookspecs) if name.startswith("wiring_")]
+    page = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text()
+    for name in specified:
+        assert getattr(plugins.hookspecs, name).__doc__, name
+        assert f"`{name}(" in page, f"docs/plugins.md does not give the signature of {name}"
+        assert getattr(host.manager.hook, name).get_hookimpls(), f"no built-in plugin implements {name}"
+
+
+def test_hook_calls_are_free_of_plugin_order():
+    names = list(load_registry().recipes)
+    manager = pluggy.PluginManager(plugins.PROJECT)
+    manager.add_hookspecs(plugins.hookspecs)
+    for module in reversed([module for _, module in load_host().manager.list_name_plugin()]):
+        manager.register(module)
+    assert set(load_registry(plugins.Host(manager, ())).recipes) == set(names)
+
+
+def test_an_unknown_model_names_near_ones():
+    with pytest.raises(UnknownName, match="Did you mean 'wiring-kaiming'.*`wiring models`"):
+        load_registry().recipe("wiring-kaimin")
+    assert Registry().recipes == {}
+
+
+@pytest.fixture(scope="session")
+def example_site(tmp_path_factory):
+    """A folder into which pip has installed the example plugin, from its own packaging file."""
+    folder = tmp_path_factory.mktemp("site")
+    source = tmp_path_factory.mktemp("source") / "example"
+    source.mkdir()
+    for path in (Path(__file__).parent / "example_plugin").glob("*.*"):
+        (source / path.name).write_text(path.read_text())
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target",
+                    folder, source], check=True)
+    return folder
+
+
+def run(site, *code):
+    return subprocess.run([sys.executable, *code], capture_output=True, text=True, cwd=site,
+                          env={**os.environ, "PYTHONPATH": str(site)})
+
+
+def test_the_example_plugin_is_listed(example_site):
+    listed = run(example_site, "-c", "from wiring_plugins.cli import main; main()", "plugins")
+    assert "wiring-example 1.0" in listed.stdout, listed.stderr
+
+
+def test_the_example_plugins_model_is_built_and_keeps_the_contract(example_site):
+    built = run(example_site, "-c", """
+from wiring_plugins import build_model, load_registry
+from wiring_plugins.testing import check_initializer, check_recipe
+registry = load_registry()
+check_initializer(registry.initializer("example-signs"))
+check_recipe(registry.recipe("example-signs"), registry)
+print(sorted(set(build_model("example-signs").V1.conv1.weight.unique().tolist())))
+""")
+    assert built.stdout.strip() == str([-0.05000000074505806, 0.05000000074505806]), built.stderr
