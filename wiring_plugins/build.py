@@ -1,6 +1,7 @@
 """From a recipe to a `torch.nn.Module`."""
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,8 @@ import numpy as np
 from .calibration import calibrate
 from .errors import WiringError
 from .names import resolve
-from .recipe import Architecture, LayerContext, Recipe
+from .normalisation import norm_state
+from .recipe import Architecture, Initializer, Layer, LayerContext, Recipe
 from .registry import Registry
 from .seeding import layer_rng
 
@@ -58,13 +60,11 @@ def wire(recipe: Recipe, registry: Registry) -> torch.nn.Module:
     for path, weights in draw_weights(recipe, registry).items():
         state[f"{path}.weight"] = torch.from_numpy(weights)
     for layer in architecture.layers:
-        if layer.bias:
+        if layer.kind != "norm" and layer.bias:
             state[f"{layer.path}.bias"] = torch.zeros(layer.shape[0])
-        if layer.kind == "norm":
-            state[f"{layer.path}.weight"] = torch.ones(layer.shape)
-            state[f"{layer.path}.running_mean"] = torch.zeros(layer.shape)
-            state[f"{layer.path}.running_var"] = torch.ones(layer.shape)
-            state[f"{layer.path}.num_batches_tracked"] = torch.tensor(0)
+    for path, parts in norm_state(recipe, architecture, registry).items():
+        state[f"{path}.num_batches_tracked"] = torch.tensor(0)
+        state |= {f"{path}.{name}": torch.from_numpy(values) for name, values in parts.items()}
     model.load_state_dict(state, assign=True)
     model.requires_grad_(True).eval()
     if recipe.batch_norm.statistics == "calibrated":
@@ -99,19 +99,46 @@ def draw_weights(recipe: Recipe, registry: Registry) -> Mapping[str, np.ndarray]
     architecture = architecture_of(recipe, registry)
     pixels_per_degree = registry.commitment(recipe).pixels_per_degree
     sources = {name: registry.source(name).load()
-               for name in {init.source for init in recipe.init.values()} - {None}}
+               for name in {step.source for init in recipe.init.values() for step in init.steps()} - {None}}
 
-    def draw(layer) -> np.ndarray:
-        init = recipe.init[layer.path]
-        statistics = sources[init.source].layer(init.layer or layer.path) if init.source else None
-        context = LayerContext(layer=layer.path, statistics=statistics, pixels_per_degree=pixels_per_degree)
-        sample = registry.initializer(init.kind).sample
-        weights = sample(layer_rng(recipe.seed, layer.path), layer.shape, context, **init.params)
-        return _checked(weights, layer, init.kind)
+    drawn: dict[str, np.ndarray] = {}
 
-    layers = sorted(architecture.weight_layers().values(), key=lambda layer: -np.prod(layer.shape))
+    def draw(layer: Layer, previous: np.ndarray | None = None) -> np.ndarray:
+        rng, weights = layer_rng(recipe.seed, layer.path), None
+        for init in recipe.init[layer.path].steps():
+            statistics = sources[init.source].layer(init.layer or layer.path) if init.source else None
+            context = LayerContext(layer=layer.path, statistics=statistics, pixels_per_degree=pixels_per_degree,
+                                   previous=previous, template=weights)
+            weights = _sampled(registry.initializer(init.kind), rng, layer, context, init.params)
+        return weights
+
+    def needs_previous(layer: Layer) -> bool:
+        return any("previous" in registry.initializer(init.kind).needs for init in recipe.init[layer.path].steps())
+
+    layers = list(architecture.weight_layers().values())
+    alone = sorted((layer for layer in layers if not needs_previous(layer)), key=lambda layer: -np.prod(layer.shape))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip((layer.path for layer in layers), pool.map(draw, layers)))
+        drawn.update(zip((layer.path for layer in alone), pool.map(draw, alone)))
+    for before, layer in zip([None, *layers], layers):
+        if layer.path not in drawn:
+            drawn[layer.path] = draw(layer, drawn[before.path] if before else None)
+    return drawn
+
+
+def _sampled(initializer: Initializer, rng, layer: Layer, context: LayerContext, params: Mapping) -> np.ndarray:
+    if "previous" in initializer.needs and context.previous is None:
+        raise WiringError(f"Initialiser {initializer.name!r} makes weights from those of the layer before, and there is none "
+                          f"before {layer.path}. Give it to a later layer.")
+    try:
+        weights = initializer.sample(rng, layer.shape, context, **params)
+    except TypeError as error:
+        try:
+            inspect.signature(initializer.sample).bind(rng, layer.shape, context, **params)
+        except TypeError as mismatch:
+            raise WiringError(f"Init({initializer.name!r}) of {layer.path} cannot take its params {dict(params)}: "
+                              f"{mismatch}. See docs/initialisers.md.") from error
+        raise
+    return _checked(weights, layer, initializer.name)
 
 
 def _checked(weights: np.ndarray, layer, kind: str) -> np.ndarray:

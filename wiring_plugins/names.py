@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .errors import UnknownName, WiringError
-from .recipe import Recipe, WeightsRef, from_plain
+from .recipe import Init, Recipe, WeightsRef, from_plain
 from .registry import Registry
 
 BIRTH = "birth"
@@ -20,7 +20,7 @@ def resolve(name: str, registry: Registry) -> Recipe:
 
     >>> from wiring_plugins import load_registry
     >>> resolve("wiring-wc@wiring-up-vision", load_registry()).init["V1.conv2"]
-    Init(kind='cluster', source='wiring-up-vision', layer=None, params={})
+    Init(kind='cluster', source='wiring-up-vision', layer=None, params={}, base=None)
 
     Raises:
         UnknownName: there is no such recipe or source. WiringError: the recipe draws from no source, or the run is of
@@ -41,11 +41,15 @@ def resolve(name: str, registry: Registry) -> Recipe:
 
 def from_source(recipe: Recipe, source: str) -> Recipe:
     """The recipe named `NAME@SOURCE`, all of whose layers that draw from a source draw from `source`."""
-    init = {path: replace(item, source=source) if item.source else item for path, item in recipe.init.items()}
-    if init == dict(recipe.init) and source not in {item.source for item in init.values()}:
+    if not any(step.source for init in recipe.init.values() for step in init.steps()):
         raise WiringError(f"No layer of {recipe.name!r} draws from a statistics source, so '@{source}' says nothing. "
                           f"Build {recipe.name!r} itself.")
+    init = {path: _with_source(item, source) for path, item in recipe.init.items()}
     return replace(recipe, name=f"{recipe.name}@{source}", init=init, weights=WeightsRef())
+
+
+def _with_source(init: Init, source: str) -> Init:
+    return replace(init, source=source if init.source else None, base=init.base and _with_source(init.base, source))
 
 
 def trained_in(recipe: Recipe, place: str) -> Recipe:

@@ -24,6 +24,7 @@ BLOCK, TRACE = "WIRING_PLUGINS_BLOCK", "WIRING_PLUGINS_TRACE"
 
 BUILT_IN = (
     "wiring_plugins.look",
+    "wiring_plugins.show",
     "wiring_plugins.fitting.fit",
     "wiring_plugins.architectures.cornet_s",
     "wiring_plugins.initializers.kaiming",
@@ -32,6 +33,10 @@ BUILT_IN = (
     "wiring_plugins.initializers.cluster",
     "wiring_plugins.initializers.kernel_normal",
     "wiring_plugins.initializers.mixture",
+    "wiring_plugins.initializers.distribution",
+    "wiring_plugins.initializers.simple",
+    "wiring_plugins.initializers.previous",
+    "wiring_plugins.initializers.perturb",
     "wiring_plugins.statistics.v1_physiology",
     "wiring_plugins.statistics.sources",
     "wiring_plugins.variants.kaiming",

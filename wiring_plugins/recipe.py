@@ -49,6 +49,7 @@ class Init:
     """How one layer's weights begin: the initialiser `kind`, the statistics `source` it draws from, its parameters.
 
     `layer` names the layer of the source whose statistics are used; the target layer's own path if None.
+    `base` draws the weights that a perturbation, such as 'permute', alters.
     """
 
     kind: str
@@ -56,9 +57,14 @@ class Init:
     source: str | None = None
     layer: str | None = None
     params: Mapping[str, Any] = FrozenMapping()
+    base: Init | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "params", _freeze(self.params))
+
+    def steps(self) -> tuple[Init, ...]:
+        """This and all that it alters, the innermost first."""
+        return (*(self.base.steps() if self.base else ()), self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +72,24 @@ class BatchNorm:
     """Where the normalisation layers' numbers come from at birth.
 
     statistics: `unit` is mean 0 and variance 1. `calibrated` measures every channel's mean and variance on
-        `images` generated 1/f noise images, without labels (:func:`wiring_plugins.calibration.calibrate`).
+        `images` generated 1/f noise images, without labels (:func:`wiring_plugins.calibration.calibrate`). `borrowed`
+        copies the running mean and variance of the trained network behind `source`; they count as borrowed numbers.
+    affine: `unit` is γ = 1, β = 0. `sampled` draws every channel's γ and β from the normal distributions of `source`.
+    source: a statistics source that holds normalisation layers, for `borrowed` and `sampled`.
     training: what normalisation layers that do not learn do while others learn. `batch`: they normalise by the batch
         and adapt their running statistics, as in the reference work. `frozen`: they keep their statistics of birth.
     """
 
-    statistics: Literal["unit", "calibrated"] = "calibrated"
+    statistics: Literal["unit", "calibrated", "borrowed"] = "calibrated"
+    affine: Literal["unit", "sampled"] = "unit"
+    source: str | None = None
     images: int = 16
     training: Literal["batch", "frozen"] = "batch"
+
+    @property
+    def draws(self) -> bool:
+        """Whether it needs a source."""
+        return self.statistics == "borrowed" or self.affine == "sampled"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,11 +202,15 @@ class LayerContext:
 
     statistics: what the recipe's source holds for this layer; None if the recipe names no source.
     pixels_per_degree: pixels of the layer's *input* per degree of visual angle at the model's entrance.
+    previous: weights of the weighted layer before this one in the architecture's table, for initialisers that need it.
+    template: weights that the Init's `base` drew for this layer, for initialisers that alter them.
     """
 
     layer: str
     statistics: Any = None
     pixels_per_degree: float = 28.0
+    previous: numpy.ndarray | None = None
+    template: numpy.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,11 +220,13 @@ class Initializer:
     sample: pure function `(rng: numpy.random.RandomState, shape, context: LayerContext, **params)` -> float32 array
         of that shape. Its docstring gives formula, source and units. It uses no random state but `rng`.
     numbers: `(shape, context, **params)` -> how many numbers of the source it needs; None if it needs none.
+    needs: what it needs of its context beside the source: `previous`, `template`.
     """
 
     name: str
     sample: Callable[..., numpy.ndarray]
     numbers: Callable[..., int] | None = None
+    needs: tuple[str, ...] = ()
     reference: str = ""
 
     @property

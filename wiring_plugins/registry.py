@@ -45,12 +45,20 @@ class Registry:
         wired, owner = architecture.weight_layers(), f"recipe {recipe.name!r}"
         for path, init in recipe.init.items():
             _look_up("layer", path, wired, owner=f"{architecture.name} (init of {owner})")
-            self.initializer(init.kind)
-            if init.source is not None:
-                self.source(init.source)
+            for step in init.steps():
+                if "template" in self.initializer(step.kind).needs and step.base is None:
+                    raise RegistrationError(f"Init({step.kind!r}) of {path} in {owner} alters weights and needs them: give "
+                                            f"Init({step.kind!r}, base=Init('kaiming')), or another base.")
+                if step.source is not None:
+                    self.source(step.source)
         if missing := [path for path in wired if path not in recipe.init]:
             raise RegistrationError(f"The init of {owner} says nothing of {', '.join(missing)}. "
                                     "Every convolution and linear layer needs an Init.")
+        if recipe.batch_norm.draws and recipe.batch_norm.source is None:
+            raise RegistrationError(f"The batch_norm of {owner} is {recipe.batch_norm.statistics} and "
+                                    f"{recipe.batch_norm.affine} and needs a source that holds normalisation layers.")
+        if recipe.batch_norm.source is not None:
+            self.source(recipe.batch_norm.source)
         paths = architecture.module_paths()
         for path in recipe.trainable:
             if path not in paths:

@@ -162,7 +162,7 @@ class GaborMixture:
                  and (self.low <= self.high).all(), "a Gabor prior whose bounds do not fit its mixture")
 
     def numbers(self) -> int:
-        return self.mixture.numbers()
+        return self.mixture.numbers() + self.low.size + self.high.size
 
     def sample(self, rng: np.random.RandomState, n: int, *, size: int, pixels_per_degree: float) -> GaborParameters:
         """n colour filters for kernels of `size` pixels; lengths grow with the kernel, `pixels_per_degree` is not used."""

@@ -1,0 +1,104 @@
+"""`wiring show`: a model in words, its counts, and its first filters as a picture."""
+from pathlib import Path
+from typing import Annotated
+
+from .hookspecs import hookimpl
+from .recipe import Init, Recipe
+
+
+@hookimpl
+def wiring_commands(app):
+    import typer
+
+    @app.command()
+    def show(
+        name: Annotated[str, typer.Argument(help="A model, as `wiring models` lists it; NAME@SOURCE for another source.")],
+        filters: Annotated[Path, typer.Option(help="Draw the kernels of the first convolution into this .png.")] = None,
+        compare: Annotated[str, typer.Option(help="Another model, shown side by side.")] = "",
+    ) -> None:
+        """Show how a model is wired, what it costs in numbers, and what learns."""
+        from .names import resolve
+        from .plugins import load_registry
+        registry = load_registry()
+        recipes = [resolve(each, registry) for each in filter(None, (name, compare))]
+        for recipe in recipes:
+            describe(recipe, registry)
+        if len(recipes) == 2:
+            print_differences(*recipes)
+        if filters:
+            from .pictures import beside, draw_grid, save
+            pictures = [draw_grid(first_kernels(recipe, registry)) for recipe in recipes]
+            save(beside(*pictures) if len(pictures) == 2 else pictures[0], filters)
+            print(f"Kernels of the first convolution: {filters}")
+
+
+def describe(recipe: Recipe, registry) -> None:
+    """Print the recipe in words, a line for each layer, and the totals."""
+    from .counting import BITS, count
+    counted = count(recipe, registry)
+    print(f"{recipe.name}: {recipe.doc}\n")
+    print_columns(("layer", "shape", "synapses", "initialiser", "source", "numbers", "learns"), [
+        (row.layer.path, "x".join(map(str, row.layer.shape)), f"{row.synapses:,}", in_words(row.init),
+         "+".join(step.source for step in row.init.steps() if step.source) or "-", f"{row.numbers:,}",
+         "yes" if row.learns else "no") for row in counted.layers])
+    tops = list(dict.fromkeys(row.layer.path.split(".")[0] for row in counted.layers))
+    fixed = [top for top in tops if not any(row.learns for row in counted.layers if row.layer.path.split(".")[0] == top)]
+    print(f"""
+Learns: {', '.join(recipe.trainable) or 'nothing'}. Stays as born: {', '.join(fixed) or 'nothing as a whole'}.
+Batch normalisation: {policy_in_words(recipe)}.
+Synapses: {counted.synapses:,}, of which {counted.trained_synapses:,} ({share(counted.trained_synapses, counted.synapses)}) \
+may learn.
+Parameters with biases and normalisation: {counted.parameters:,}, of which {counted.trained_parameters:,} \
+({share(counted.trained_parameters, counted.parameters)}) may learn.
+Wired from {counted.numbers:,} numbers ({counted.numbers * BITS:,} bits at {BITS} bits each); {counted.borrowed:,} of them \
+are borrowed from a trained network.
+Seed: {recipe.seed}. Reference: {recipe.reference or 'none'}.
+""")
+
+
+def print_columns(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print rows in columns as wide as they need, so that nothing is cut off where no terminal is."""
+    widths = [max(map(len, column)) for column in zip(head, *rows)]
+    for row in (head, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def in_words(init: Init) -> str:
+    """`permute(within=kernel) of cluster`."""
+    params = ", ".join(f"{name}={value}" for name, value in init.params.items())
+    return f"{init.kind}{f'({params})' if params else ''}{f' of {in_words(init.base)}' if init.base else ''}"
+
+
+def policy_in_words(recipe: Recipe) -> str:
+    """What the recipe's normalisation layers begin with, as a phrase."""
+    policy = recipe.batch_norm
+    statistics = {
+        "unit": "mean 0 and variance 1",
+        "calibrated": f"measured without labels on {policy.images} generated 1/f noise images",
+        "borrowed": f"running statistics borrowed from {policy.source}",
+    }[policy.statistics]
+    return statistics + (f"; γ and β drawn from {policy.source}" if policy.affine == "sampled" else "; γ = 1 and β = 0")
+
+
+def share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %"
+
+
+def print_differences(first: Recipe, second: Recipe) -> None:
+    """Print the layers that are wired differently."""
+    rows = [(path, in_words(init), in_words(second.init[path])) for path, init in first.init.items()
+            if path in second.init and init != second.init[path]]
+    if rows:
+        print_columns(("layer", first.name, second.name), rows)
+    else:
+        print(f"{first.name} and {second.name} are wired alike.")
+
+
+def first_kernels(recipe: Recipe, registry):
+    """Weights of the architecture's first convolution at birth, or as trained where the recipe's weights are."""
+    path = next(layer.path for layer in registry.architecture(recipe.architecture).layers if layer.kind == "conv")
+    if recipe.weights.kind == "generated":
+        from .build import draw_weights
+        return draw_weights(recipe, registry)[path]
+    from .build import build_model
+    return build_model(recipe.name, registry=registry).state_dict()[f"{path}.weight"].numpy()
