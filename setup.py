@@ -45,13 +45,19 @@ setup(
         # its own pins (xarray < 2022.6, numpy < 2) need Python 3.11; everything but scoring works without it
         'brainscore-vision>=2.4.2; python_version < "3.12"',
     ],
-    extras_require={"test": ["pytest", "hypothesis"]},
+    extras_require={
+        "test": ["pytest", "hypothesis"],
+        "train": ["torchcodec>=0.16"],  # decodes twice as fast as Pillow; needs torch 2.11
+        "slurm": ["submitit"],
+        "tensorboard": ["tensorboard"],
+    },
     entry_points={
         "console_scripts": ["wiring = wiring_plugins.cli:main", "brainscore = wiring_plugins.cli:main"],
         "wiring_plugins": [
             "submission = wiring_submission.plugin",
             "submission-zips = wiring_submission.zips.plugin",
             "training = wiring_training.plugin",
+            "tensorboard = wiring_training.tensorboard:plugin",
             "weights = wiring_weights.plugin",
         ],
     },

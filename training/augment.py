@@ -63,7 +63,7 @@ def crop(images: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
     columns = torch.where(flip[:, None, None] > 0, columns.flip(1), columns).to(kind)
     rows = _resize_matrix(top, height, side, size).to(kind)
     count = len(images)
-    narrow = torch.bmm(images.to(kind).view(count, 3 * side, side), columns.transpose(1, 2))
+    narrow = torch.bmm(images.to(kind).reshape(count, 3 * side, side), columns.transpose(1, 2))
     return torch.matmul(rows[:, None], narrow.view(count, 3, side, size))
 
 

@@ -27,7 +27,7 @@ def _by_pillow(data: bytes, size: int) -> tuple[np.ndarray, float]:
         aspect = image.width / image.height
         image.draft("RGB", (size, size))  # decodes at 1/2, 1/4 or 1/8 where that is still at least `size`
         square = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(square).transpose(2, 0, 1), aspect
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)), aspect
 
 
 def _by_torchcodec(data: bytes, size: int) -> tuple[np.ndarray, float]:

@@ -54,15 +54,14 @@ class Group:
             dist.destroy_process_group()
 
 
-def join(hardware: Hardware) -> Group:
-    """Find the device, and the other processes if `torchrun` started this one.
+def find_device(hardware: Hardware) -> torch.device:
+    """This process's device.
 
     Raises:
-        WiringError: the device is not there.
+        WiringError: it is not there.
     """
     import torch
 
-    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     name = hardware.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -70,12 +69,24 @@ def join(hardware: Hardware) -> Group:
         device = torch.device(name)
         if device.type == "cuda":
             if device.index is None:
-                device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+                device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
             torch.cuda.set_device(device)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ZeroDivisionError) as error:
         raise WiringError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}). "
                           "Legal: auto, cpu, and cuda or cuda:N on a machine with a GPU.") from error
+    return device
+
+
+def join(hardware: Hardware) -> Group:
+    """This process among those that `torchrun` started, and the settings that its arithmetic needs."""
+    import torch
+
+    device, world, rank = find_device(hardware), int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not hardware.deterministic
+    if hardware.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     if world > 1:
         import torch.distributed as dist
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -96,7 +107,6 @@ def share(model: torch.nn.Module, group: Group, *, local_batch_norm: bool) -> to
 
 def normalise_together(model: torch.nn.Module, group: Group) -> None:
     """Make every normalisation use the statistics of all processes' images. Names, parameters and buffers stay."""
-    import torch
     from torch.nn.modules.batchnorm import _BatchNorm
 
     if group.device.type == "cuda":
@@ -105,35 +115,9 @@ def normalise_together(model: torch.nn.Module, group: Group) -> None:
             if isinstance(module, _BatchNorm):
                 model.set_submodule(path, SyncBatchNorm.convert_sync_batchnorm(module))
         return
-    for module in model.modules():  # PyTorch's own SyncBatchNorm refuses the CPU
+    from functools import partial
+
+    from .whole_batch_norm import forward
+    for module in model.modules():
         if isinstance(module, _BatchNorm):
-            module.forward = _Together(module)
-    torch.distributed.barrier()
-
-
-class _Together:
-    """The forward pass of a batch normalisation over the images of all processes."""
-
-    def __init__(self, norm: torch.nn.Module):
-        self.norm = norm
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        import torch
-        import torch.nn.functional as F
-        from torch.distributed.nn.functional import all_reduce
-
-        norm = self.norm
-        if not norm.training:
-            return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
-        count = x.new_tensor([x.numel() / x.shape[1]])
-        total = all_reduce(torch.cat([x.sum(dim=(0, 2, 3)), count]))
-        count = total[-1]
-        mean = total[:-1] / count
-        centred = x - mean[:, None, None]
-        variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / count
-        with torch.no_grad():
-            norm.running_mean.lerp_(mean, norm.momentum)
-            norm.running_var.lerp_(variance * count / (count - 1), norm.momentum)
-            norm.num_batches_tracked += 1
-        scale = norm.weight * (variance + norm.eps).rsqrt()
-        return centred * scale[:, None, None] + norm.bias[:, None, None]
+            module.forward = partial(forward, module)

@@ -82,6 +82,7 @@ class Learner:
         self._set_training()
         self.ledger.adapted = sum(module.running_mean.numel() + module.running_var.numel() for module in model.modules()
                                   if getattr(module, "running_mean", None) is not None and module.training)
+        self.validated = self.model  # neither compiled nor distributed: validation has its own shapes and modes
         self.network = share(self.model, group, local_batch_norm=hardware.local_batch_norm)
         self.network = torch.compile(self.network, dynamic=False) if compiled else self.network
         self.plateau = Plateau(condition.lr, condition.patience, condition.min_lr)
@@ -123,13 +124,18 @@ class Learner:
         sums = torch.zeros(4, dtype=torch.float64, device=self.group.device)
         with torch.no_grad(), self.autocast():
             for batch in loader.epoch(0):
-                logits = self.model(batch.images).float()
+                logits = self.validated(batch.images).float()
                 hits = logits.topk(min(5, logits.shape[1])).indices == batch.labels[:, None]
                 loss = F.cross_entropy(logits, batch.labels, reduction="sum")
                 sums += torch.stack([loss, hits[:, 0].sum(), hits.any(1).sum(), (batch.labels >= 0).sum()]).double()
         self._set_training()
         loss, first, fifth, count = self.group.sum(sums).tolist()
         return {"loss": loss / count, "top1": first / count, "top5": fifth / count}
+
+    def train_only(self, layer: str) -> None:
+        """From now on batches are inputs of that layer, and the rest of the model is at rest."""
+        self.network, self.ledger.adapted = self.model.get_submodule(layer), 0
+        self.validated = self.network
 
     def progress(self) -> dict[str, float]:
         """This process's mean loss and top-1 since the epoch began. Waits for the device.
