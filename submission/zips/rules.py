@@ -131,7 +131,7 @@ def _init_encoding(zip_: Submission) -> Iterator[str]:
 
 def _site_sees_id(zip_: Submission) -> Iterator[str]:
     for plugin in _with_init(zip_):
-        if not _site_ids(zip_, plugin) and not _unusable_lines(zip_, plugin):
+        if not site_ids(zip_, plugin) and not _unusable_lines(zip_, plugin):
             quoted = re.search(r'model_registry\["(.+?)"\]', _code(zip_, plugin))
             yield (f"models/{plugin}/__init__.py registers {quoted[1]!r} in double quotes" if quoted else
                    f"models/{plugin}/__init__.py registers nothing")
@@ -195,7 +195,7 @@ def _same_name(zip_: Submission) -> Iterator[str]:
     for plugin in zip_.plugins:
         if not re.fullmatch(r"[a-z0-9_]+", plugin):
             yield f"the folder models/{plugin}/"
-        yield from (f"{name!r} in models/{plugin}/" for name in _site_ids(zip_, plugin) if name != plugin)
+        yield from (f"{name!r} in models/{plugin}/" for name in site_ids(zip_, plugin) if name != plugin)
 
 
 def _test_files(zip_: Submission) -> Iterator[str]:
@@ -290,12 +290,12 @@ def _code(zip_: Submission, plugin: str) -> str:
     return "\n".join(line.split("#")[0] for line in zip_.text(plugin, "__init__.py").splitlines())
 
 
-def _site_ids(zip_: Submission, plugin: str) -> list[str]:
+def site_ids(zip_: Submission, plugin: str) -> list[str]:
     return list(dict.fromkeys(SITE_ID.findall(_code(zip_, plugin))))
 
 
 def _all_ids(zip_: Submission) -> list[str]:
-    return list(dict.fromkeys(name for plugin in _with_init(zip_) for name in _site_ids(zip_, plugin)))
+    return list(dict.fromkeys(name for plugin in _with_init(zip_) for name in site_ids(zip_, plugin)))
 
 
 def _registrations(zip_: Submission, plugin: str) -> list[tuple[int, str]]:
