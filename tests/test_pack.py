@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from wiring_plugins import (CorruptFile, Init, Initializer, Registry, UnknownName, WeightsRef, WiringError, build_model,
+from wiring_plugins import (CorruptFile, Init, Initializer, UnknownName, WeightsRef, WiringError, build_model,
                             fingerprint)
 from wiring_submission.zips import install_test, pack, rules, vendor
 from wiring_submission.zips.archive import open_submission
@@ -47,9 +48,75 @@ def network(registry):
     return build_model(MODEL, registry=registry)
 
 
+ACME = {
+    "__init__.py": '"""Acme."""\nfrom .scales import scale\n',
+    "scales.py": "SCALE = 0.5\n\n\ndef scale(weights):\n    return weights * SCALE\n",
+    "plugin.py": """
+        from acme_wiring import scale
+        from wiring_plugins import Architecture, Commitment, Init, Initializer, Layer, Recipe, hookimpl
+        from wiring_plugins.initializers.kaiming import kaiming
+
+
+        def half(rng, shape, context):
+            \"\"\"Half of Kaiming.\"\"\"
+            # a comment that stays
+            from .scales import SCALE
+            assert SCALE == 0.5
+            return scale(kaiming(rng, shape, context)).astype("float32")
+
+
+        def tiny():
+            from collections import OrderedDict
+
+            from torch import nn
+            area = OrderedDict(conv=nn.Conv2d(3, 8, 3, stride=4, bias=False), norm=nn.BatchNorm2d(8), nonlin=nn.ReLU())
+            read = OrderedDict(pool=nn.AdaptiveAvgPool2d(2), flat=nn.Flatten(), linear=nn.Linear(32, 1000))
+            return nn.Sequential(OrderedDict(V1=nn.Sequential(area), decoder=nn.Sequential(read)))
+
+
+        LAYERS = (Layer(path="V1.conv", kind="conv", shape=(8, 3, 3, 3)),
+                  Layer(path="V1.norm", kind="norm", shape=(8,), bias=True, after="V1.conv"),
+                  Layer(path="decoder.linear", kind="linear", shape=(1000, 32), bias=True))
+        TINY = Architecture(name="acme-tiny", build=tiny, layers=LAYERS, commitment=Commitment(
+            regions={"V1": "V1"}, readout="decoder.pool", logits="decoder.linear", image_size=64))
+        HALF = Recipe(name="acme-half", architecture="acme-tiny", trainable=("decoder",),
+                      init={"V1.conv": Init("half"), "decoder.linear": Init("uniform-fan-in")})
+
+
+        @hookimpl
+        def wiring_initializers():
+            return [Initializer(name="half", sample=half)]
+    """,
+}
+"""A stranger's plugin: an architecture, an initialiser spread over two modules, and a recipe."""
+
+
 @pytest.fixture(scope="module")
-def platform(packed, tmp_path_factory):
-    """A folder for PYTHONPATH with the platform in it, whose only model is the packed one."""
+def acme(tmp_path_factory, registry):
+    """The registry with the stranger's plugin, which is importable meanwhile."""
+    folder = tmp_path_factory.mktemp("site")
+    for name, text in ACME.items():
+        path = folder / "acme_wiring" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        from acme_wiring import plugin
+        yield replace(registry, architectures={**registry.architectures, "acme-tiny": plugin.TINY},
+                      initializers={**registry.initializers, "half": plugin.wiring_initializers()[0]},
+                      recipes={**registry.recipes, "acme-half": plugin.HALF})
+
+
+@pytest.fixture(scope="module")
+def acme_zip(acme, tmp_path_factory):
+    path = tmp_path_factory.mktemp("acme") / "acme.zip"
+    pack.pack("acme-half", path, registry=acme)
+    return path
+
+
+@pytest.fixture(scope="module")
+def platform(packed, acme_zip, tmp_path_factory):
+    """A folder for PYTHONPATH with the platform in it, whose only models are the packed ones."""
     import importlib.util
     installed = Path(importlib.util.find_spec("brainscore_vision").origin).parent
     folder = tmp_path_factory.mktemp("platform")
@@ -58,8 +125,9 @@ def platform(packed, tmp_path_factory):
     for item in installed.iterdir():
         if item.name not in ("models", "__pycache__"):
             (copy / item.name).symlink_to(item)
-    with open_submission(packed) as submission:
-        submission.unpack(IDENTIFIER, copy / "models" / IDENTIFIER)
+    for path, plugin in ((packed, IDENTIFIER), (acme_zip, "acme_half")):
+        with open_submission(path) as submission:
+            submission.unpack(plugin, copy / "models" / plugin)
     return folder
 
 
@@ -136,77 +204,35 @@ def test_the_platform_loads_the_same_model_bit_for_bit(platform, packed, network
     assert bibtex.count("@") == 1 and "openreview.net" in bibtex
 
 
-def test_the_zips_own_test_tells_another_model(platform, tmp_path):
+def test_the_zips_own_test_tells_another_model(platform):
     """Its test.py passes as packed, and fails for the same recipe under another seed."""
-    other = tmp_path / "platform"
-    shutil.copytree(platform, other, symlinks=True)
-    described = other / "brainscore_vision" / "models" / IDENTIFIER / "recipe.json"
-    text = json.loads(described.read_text())
-    text["recipe"]["seed"] += 1
-    described.write_text(json.dumps(text))
+    models = platform / "brainscore_vision" / "models"
+    other = models / "acme_other"
+    shutil.copytree(models / "acme_half", other, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("__init__.py", "recipe.json", "expected.json"):
+        text = (other / file).read_text().replace("acme_half", "acme_other")
+        (other / file).write_text(text.replace('"seed": 0', '"seed": 1'))
     code = """
         import pytest
-        sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", sys.argv[1], sys.argv[1] + "/test.py"]) != %d)
+        options = ["-q", "-p", "no:cacheprovider", "--rootdir", sys.argv[1]]
+        print(*(int(pytest.main([*options, f"{sys.argv[1]}/{name}/test.py"])) for name in ("acme_half", "acme_other")))
     """
-    for folder, expected in ((platform, 0), (other, 1)):
-        run_without_us(code % expected, folder, folder / "brainscore_vision" / "models" / IDENTIFIER)
+    assert run_without_us(code, platform, models).splitlines()[-1] == "0 1"
 
 
-@pytest.fixture(scope="module")
-def acme(tmp_path_factory, monkeypatch_module):
-    """A stranger's plugin package with an initialiser of its own, spread over two modules."""
-    folder = tmp_path_factory.mktemp("site")
-    package = folder / "acme_wiring"
-    package.mkdir()
-    (package / "__init__.py").write_text('"""Acme."""\nfrom .scales import scale\n')
-    (package / "scales.py").write_text("SCALE = 0.5\n\n\ndef scale(weights):\n    return weights * SCALE\n")
-    (package / "plugin.py").write_text(textwrap.dedent('''
-        """Half of Kaiming."""
-        from acme_wiring import scale
-        from wiring_plugins import Initializer, hookimpl
-        from wiring_plugins.initializers.kaiming import kaiming
-
-
-        def half(rng, shape, context):
-            """Half of Kaiming."""
-            # a comment that stays
-            from .scales import SCALE
-            assert SCALE == 0.5
-            return scale(kaiming(rng, shape, context)).astype("float32")
-
-
-        @hookimpl
-        def wiring_initializers():
-            return [Initializer(name="half", sample=half)]
-    '''))
-    monkeypatch_module.syspath_prepend(str(folder))
-    from acme_wiring import plugin
-    return plugin
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module():
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-def test_a_strangers_initialiser_is_carried_along(acme, registry):
-    base = registry.recipe(MODEL)
-    recipe = replace(base, name="acme-half", init={**base.init, "V2.conv1": Init("half")})
-    extended = replace(registry, initializers={**registry.initializers, "half": acme.wiring_initializers()[0]})
-    parts, carried = pack._parts(recipe, extended)
-    assert parts["initializers"]["half"] == "acme_wiring.plugin:half"
+def test_a_strangers_code_is_carried_along(acme):
+    _, carried, _ = pack._parts(acme.recipe("acme-half"), acme)
     text = carried.files["acme_wiring/plugin.py"]
     assert "from ..wiring_plugins.initializers.kaiming import kaiming" in text
     assert "from .scales import scale" in text and "    from .scales import SCALE" in text
     assert "# a comment that stays" in text and "hookimpl" not in text
     assert carried.files["acme_wiring/scales.py"].startswith("SCALE = 0.5")
-    assert not carried.foreign & set(OURS)
+    assert not carried.foreign & {*OURS, "acme_wiring"}
 
 
 def test_what_has_no_source_of_its_own_is_refused(registry):
     base = registry.recipe(MODEL)
-    recipe = replace(base, init={**base.init, "V2.conv1": Init("nameless")})
+    recipe = replace(base, name="nameless", init={**base.init, "V2.conv1": Init("nameless")})
     extended = replace(registry, initializers={
         **registry.initializers, "nameless": Initializer(name="nameless", sample=lambda rng, shape, context: None)})
     with pytest.raises(vendor.CannotCarry, match="'nameless'"):
@@ -258,25 +284,24 @@ def test_only_what_is_needed_is_copied(tmp_path, monkeypatch):
     assert not any(word in text for word in ("json", "About B", "unused", "TYPE_CHECKING", "import wiring_plugins"))
 
 
-def hosted_zip(tmp_path, registry):
-    weights = tmp_path / "weights.safetensors"
-    pack.stored_weights(MODEL, weights, registry=registry)
-    pack.pack(MODEL, tmp_path / "hosted.zip", registry=registry,
-              hosted="https://brainscore-storage.s3.us-east-1.amazonaws.com/brainscore-vision/models/u/w.safetensors?versionId=v1")
-    return tmp_path / "hosted.zip", weights
+URL = "https://brainscore-storage.s3.us-east-1.amazonaws.com/brainscore-vision/models/u/w.safetensors?versionId=v1"
 
 
-def test_hosted_weights_are_checked_by_our_loader(tmp_path, registry, network, monkeypatch):
-    path, weights = hosted_zip(tmp_path, registry)
-    assert not [name for name in names(path) if name.endswith(".safetensors")]
+def test_hosted_weights_are_checked_by_our_loader(tmp_path, acme, monkeypatch):
+    weights, path = tmp_path / "weights.safetensors", tmp_path / "hosted.zip"
+    sha256 = pack.stored_weights("acme-half", weights, registry=acme)
+    assert sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+    pack.pack("acme-half", path, registry=acme, hosted=URL)
     with open_submission(path) as submission:
-        submission.unpack(IDENTIFIER, tmp_path / "hosted_plugin")
+        assert "weights.safetensors" not in submission.plugin_files("acme_half")
+        submission.unpack("acme_half", tmp_path / "hosted_plugin")
     monkeypatch.syspath_prepend(str(tmp_path))
     import brainscore_core.supported_data_standards.brainio.s3 as storage
     asked = []
     monkeypatch.setattr(storage, "load_weight_file", lambda **where: asked.append(where) or weights)
     from hosted_plugin import model
-    assert fingerprint(model.build_network().state_dict()) == fingerprint(network.state_dict())
+    local = build_model("acme-half", registry=acme)
+    assert fingerprint(model.build_network().state_dict()) == fingerprint(local.state_dict())
     assert asked[0]["bucket"] == "brainscore-storage" and asked[0]["version_id"] == "v1"
     assert (asked[0]["folder_name"], asked[0]["relative_path"]) == ("brainscore-vision/models/u", "w.safetensors")
     content = bytearray(weights.read_bytes())
@@ -284,7 +309,51 @@ def test_hosted_weights_are_checked_by_our_loader(tmp_path, registry, network, m
     weights.write_bytes(content)
     with pytest.raises(Exception, match="altered or damaged") as raised:
         model.build_network()
-    assert type(raised.value).__name__ == CorruptFile.__name__
+    assert type(raised.value).__name__ == "CorruptFile"
+
+
+def trained(acme, folder: Path) -> Path:
+    """A delta file of acme-half whose decoder has learned."""
+    from wiring_plugins.delta import Delta, frozen_fingerprints, stored_names, write_delta
+    network = build_model("acme-half", registry=acme)
+    network.decoder.linear.bias.data += 1
+    names = stored_names(network, {"decoder.linear.weight", "decoder.linear.bias"})
+    tensors = {name: tensor for name, tensor in network.state_dict().items() if name in names}
+    write_delta(folder / "w.safetensors", Delta(recipe=acme.recipe("acme-half"), tensors=tensors,
+                                                frozen=frozen_fingerprints(network, names)))
+    return folder / "w.safetensors"
+
+
+def test_a_trained_model_keeps_what_it_learned(acme, tmp_path, monkeypatch):
+    name = f"acme-half@{trained(acme, tmp_path)}"
+    packed = pack.pack(name, tmp_path / "trained.zip", registry=acme)
+    assert packed.identifier == "acme_half_w_safetensors"
+    with open_submission(packed.path) as submission:
+        submission.unpack(packed.identifier, tmp_path / "trained_plugin")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from trained_plugin import model
+    rebuilt, local = model.build_network(), build_model(name, registry=acme)
+    assert fingerprint(rebuilt.state_dict()) == fingerprint(local.state_dict())
+    assert rebuilt.decoder.linear.bias.mean() == 1
+
+
+def test_missing_or_altered_trained_weights_are_refused(acme, tmp_path):
+    weights = trained(acme, tmp_path)
+    recipe = replace(acme.recipe("acme-half"), weights=WeightsRef(kind="delta", file=str(weights), sha256="0" * 64))
+    registered = replace(acme, recipes={"acme-half": recipe})
+    with pytest.raises(CorruptFile, match="SHA-256"):
+        pack.pack("acme-half", tmp_path / "x.zip", registry=registered)
+    weights.unlink()
+    with pytest.raises(WiringError, match="no weights file"):
+        pack.pack("acme-half", tmp_path / "x.zip", registry=registered)
+    assert not any(tmp_path.iterdir())
+
+
+def test_too_large_a_trained_part_is_sent_to_the_large_file_upload(acme, tmp_path, monkeypatch):
+    monkeypatch.setattr(pack, "HOSTED_ABOVE", 100)
+    with pytest.raises(WiringError, match="--weights FILE.safetensors.*--hosted URL"):
+        pack.pack("acme-half", tmp_path / "x.zip", registry=acme)
+    assert not any(tmp_path.iterdir())
 
 
 def invoke(*arguments):
@@ -293,8 +362,8 @@ def invoke(*arguments):
 
 
 @pytest.mark.parametrize("arguments", [
-    ("pack",), ("pack", MODEL, "--all"), ("pack", MODEL, "--weights", "w", "-o", "x.zip"), ("pack", "--all", "-o", "none"),
-    ("pack", "--all", "--hosted", "https://x"), ("pack", "no-such-model"), ("check", "x.zip", "--python-env", "."),
+    ("pack",), ("pack", MODEL, "--all"), ("pack", MODEL, "--weights", "w", "-o", "x.zip"),
+    ("pack", "--all", "-o", "none"), ("pack", "--all", "--hosted", "https://x"), ("pack", "no-such-model"), ("check", "x.zip", "--python-env", "."),
 ])
 def test_bad_arguments_are_one_sentence(arguments):
     error = invoke(*arguments).exception
@@ -309,7 +378,7 @@ def test_an_unknown_model_writes_nothing(tmp_path, registry):
 
 @pytest.mark.parametrize("target", ["missing/x.zip", "."])
 def test_a_path_that_cannot_be_written_is_refused_before_the_work(target, tmp_path, registry, monkeypatch):
-    monkeypatch.setattr(pack, "build_model", lambda *_, **__: pytest.fail("the model was built"))
+    monkeypatch.setattr(pack, "wire", lambda *_: pytest.fail("the model was built"))
     with pytest.raises(WiringError, match="cannot be written|is a folder"):
         pack.pack(MODEL, tmp_path / target, registry=registry)
     assert not any(tmp_path.iterdir())
@@ -317,7 +386,7 @@ def test_a_path_that_cannot_be_written_is_refused_before_the_work(target, tmp_pa
 
 def test_a_failure_keeps_the_zip_that_was_there(tmp_path, registry, monkeypatch):
     (tmp_path / "x.zip").write_bytes(b"before")
-    monkeypatch.setattr(pack, "build_model", lambda *_, **__: (_ for _ in ()).throw(WiringError("broken")))
+    monkeypatch.setattr(pack, "wire", lambda *_: (_ for _ in ()).throw(WiringError("broken")))
     with pytest.raises(WiringError, match="broken"):
         pack.pack(MODEL, tmp_path / "x.zip", registry=registry)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("x.zip", b"before")]
@@ -335,7 +404,8 @@ def test_an_address_outside_the_platforms_storage_is_refused(url):
 
 
 def snapshot(folders) -> dict:
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for folder in folders for path in Path(folder).rglob("*")
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns)
+            for folder in folders for path in Path(folder).rglob("*")
             if path.is_file() and "__pycache__" not in path.parts}
 
 
@@ -350,11 +420,15 @@ def test_packing_and_checking_change_nothing_but_their_output(tmp_path):
     import brainscore_vision
     watched.append(Path(brainscore_vision.__file__).parent)
     before = snapshot(watched)
-    environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-c", "from wiring_plugins.cli import main; main()"]
-    for arguments in (["pack", MODEL, "-o", "x.zip"], ["check", "x.zip"]):
-        done = subprocess.run([*command, *arguments], cwd=out, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"),
+                   "PYTHONDONTWRITEBYTECODE": "1"}
+    code = f"""
+from wiring_plugins.cli import make_app
+for arguments in (["pack", {MODEL!r}, "-o", "x.zip"], ["check", "x.zip"]):
+    make_app()(arguments, standalone_mode=False)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=out, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     assert snapshot(watched) == before
     assert [path.name for path in out.iterdir()] == ["x.zip"]
 
@@ -370,8 +444,33 @@ def test_too_little_disk_is_said_before_installing(packed, monkeypatch):
         install_test.install_test(submission, say=lambda line: None)
 
 
-@pytest.mark.skipif(not os.environ.get(REAL_INSTALL), reason=f"installs the platform (3 minutes, 7 GB); set {REAL_INSTALL}=1, "
-                    "or to a prepared environment's folder")
+def plugin_of(path: Path, identifier: str, folder: Path, monkeypatch):
+    """The packed plugin's `model` module, imported from where it is unpacked."""
+    with open_submission(path) as submission:
+        submission.unpack(identifier, folder / "unpacked_plugin")
+    monkeypatch.syspath_prepend(str(folder))
+    from unpacked_plugin import model
+    return model
+
+
+@pytest.mark.skipif(not os.environ.get(REAL_INSTALL), reason=f"scores two models (2 minutes); set {REAL_INSTALL}=1")
+def test_offline_scores_of_local_and_packed_model_are_equal(packed, tmp_path, monkeypatch):
+    from wiring_submission.platform import platform_session
+    benchmark = "Marques2020_DeValois1982-pref_or"
+    with platform_session():
+        from wiring_submission.scoring import score_benchmark
+        from wiring_submission.subjects import load_subject
+        model = plugin_of(packed, IDENTIFIER, tmp_path, monkeypatch)
+        local = load_subject(MODEL)
+        submitted = replace(local, name=IDENTIFIER, identifier=IDENTIFIER, fresh=lambda window, progress: model.build(
+            window=window, progress=progress, device="cpu"))
+        scores = [score_benchmark(subject, benchmark, seed=0, online=False) for subject in (local, submitted)]
+    assert scores[0].reason is None and scores[1].reason is None
+    assert (scores[0].raw, scores[0].score) == (scores[1].raw, scores[1].score)
+
+
+@pytest.mark.skipif(not os.environ.get(REAL_INSTALL), reason="installs the platform (3 minutes, 7 GB); set "
+                    f"{REAL_INSTALL}=1, or to a prepared environment's folder")
 def test_the_platforms_own_tests_pass_where_we_are_not_installed(packed):
     prepared = os.environ[REAL_INSTALL]
     with open_submission(packed) as submission:

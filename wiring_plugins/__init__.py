@@ -18,6 +18,9 @@ _LAZY = {
     "layer_rng": "seeding",
     "resolve": "names",
     "load_host": "plugins", "load_registry": "plugins",
+    "Statistics": "statistics.types", "encode_statistics": "statistics.files:encode",
+    "decode_statistics": "statistics.files:decode",
+    "replacing": "files",
 }
 
 __all__ = [
@@ -32,4 +35,5 @@ def __getattr__(name: str):
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
-    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    module, _, original = _LAZY[name].partition(":")
+    return getattr(import_module(f".{module}", __name__), original or name)

@@ -16,7 +16,7 @@ ANY_TIME = ((70, 170),)
 
 
 def expectations(identifier: str, network, commitment: Commitment, *, units: int) -> dict[str, dict]:
-    """For each region: sizes, mean and standard deviation of all activations, and `units` of them spread over the layer.
+    """For each region: sizes, mean and standard deviation of all activations, and `units` of them from the whole layer.
 
     Rounded to six digits: a fingerprint within a tolerance, not to the bit, because processors and versions of PyTorch
     sum in different orders.

@@ -1,4 +1,4 @@
-"""`wiring check --install-test`: the platform's own tests of a submission, where nothing but the platform is installed."""
+"""`wiring check --install-test`: the platform's own tests of a submission, where only the platform is installed."""
 from __future__ import annotations
 
 import json
@@ -59,12 +59,12 @@ def install_test(submission: Submission, *, prepared: Path | None = None,
 
     Every step is told to `say` as it ends, and the first that fails is the last. All is removed afterwards.
 
-    prepared: a virtual environment that holds the platform and not this package; it is read and not changed. Without one
-        a fresh one is installed from the package index.
+    prepared: a virtual environment that holds the platform and not this package; it is read and not changed. Without
+        one, a fresh one is installed from the package index.
 
     Raises:
-        DataUnavailable: the package index cannot be reached. WiringError: there is no Python 3.11, too little room on the
-            disk, or `prepared` is no such environment.
+        DataUnavailable: the package index cannot be reached. WiringError: there is no Python 3.11, too little room on
+            the disk, or `prepared` is no such environment.
     """
     plugin, identifier = _only_plugin(submission)
     steps: list[Step] = []
@@ -122,8 +122,8 @@ class _Scratch:
         else:
             self._stand_on(prepared)
         if found := [name for name in OURS if self._locate(name)]:
-            raise WiringError(f"The environment {prepared} holds {', '.join(found)}, which the platform's machines do not. "
-                              "Make one with `python3.11 -m venv DIR` and `DIR/bin/pip install "
+            raise WiringError(f"The environment {prepared} holds {', '.join(found)}, which the platform's machines do "
+                              "not. Make one with `python3.11 -m venv DIR` and `DIR/bin/pip install "
                               f"'{DISTRIBUTION}'`.")
 
     def platform(self) -> Path:
@@ -146,8 +146,8 @@ class _Scratch:
     def _install(self) -> None:
         if shutil.disk_usage(self.folder).free < NEEDED_DISK:
             raise WiringError(f"A fresh environment needs {NEEDED_DISK / 1e9:.0f} GB in {self.folder.parent}, and "
-                              f"{shutil.disk_usage(self.folder).free / 1e9:.1f} GB are free. Make room, set TMPDIR to a "
-                              "folder on another disk, or name a prepared environment with --python-env.")
+                              f"{shutil.disk_usage(self.folder).free / 1e9:.1f} GB are free. Make room, set TMPDIR to "
+                              "a folder on another disk, or name a prepared environment with --python-env.")
         _require(subprocess.run([_python_311(), "-m", "venv", self._env], capture_output=True, text=True),
                  "A virtual environment could not be made.")
         done = self._call(["-m", "pip", "install", "-q", "--disable-pip-version-check", DISTRIBUTION], home=Path.home())
@@ -156,15 +156,15 @@ class _Scratch:
                                   "Connect to a package index, or name a prepared environment with --python-env.")
 
     def _stand_on(self, prepared: Path) -> None:
-        """An environment that sees the prepared one's packages, and a copy of the platform that hides that one's own."""
+        """An environment that sees the prepared one's packages, but has a copy of the platform to itself."""
         theirs = prepared / self._python.relative_to(self._env)
         code = (f"import sysconfig, importlib.util; spec = importlib.util.find_spec('{PACKAGE}'); "
                 "print(sysconfig.get_paths()['purelib']); print(spec.origin if spec else '')")
         found = subprocess.run([theirs, "-c", code], capture_output=True, text=True) if theirs.exists() else None
         packages, origin = found.stdout.splitlines() if found and not found.returncode else ("", "")
         if not origin:
-            raise WiringError(f"{prepared} is no virtual environment with {PACKAGE} in it. Make one with `python3.11 -m "
-                              f"venv DIR` and `DIR/bin/pip install '{DISTRIBUTION}'`.")
+            raise WiringError(f"{prepared} is no virtual environment with {PACKAGE} in it. Make one with `python3.11 "
+                              f"-m venv DIR` and `DIR/bin/pip install '{DISTRIBUTION}'`.")
         _require(subprocess.run([theirs, "-m", "venv", "--without-pip", self._env], capture_output=True, text=True),
                  "A virtual environment could not be made.")
         source = Path(origin).parent
@@ -180,7 +180,7 @@ class _Scratch:
         return self._call(["-c", code]).stdout.strip() == "True"
 
     def _call(self, arguments: Sequence, *, home: Path | None = None) -> subprocess.CompletedProcess:
-        """Run the scratch Python where nothing but its environment can be imported, and caches are the scratch folder's."""
+        """Run the scratch Python, where nothing but its environment can be imported; caches are the scratch folder's."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         environment |= {
             "HOME": str(home or self._home), "PYTHONNOUSERSITE": "1", "BS_INSTALL_DEPENDENCIES": "no",

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,17 +13,20 @@ from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 
-from wiring_plugins import (Recipe, Registry, WeightsRef, WiringError, build_model, fingerprint, load_registry, to_plain,
-                            wire)
+from wiring_plugins import (Recipe, Registry, Statistics, WeightsRef, WiringError, decode_statistics, encode_statistics,
+                            fingerprint, load_registry, replacing, resolve, to_plain, wire)
 
 from . import rules
 from .archive import open_submission
 from .platform import taken_names
 from .reference import bibtex
-from .vendor import EVERYTHING, CannotCarry, vendor
+from .vendor import EVERYTHING, CannotCarry, Carried, vendor
 
 CARRIED = "wiring_submission.zips.carried"
 OWN = ("wiring_plugins", "wiring_submission")
+NEVER_REACHED = ("wiring_plugins.delta", "wiring_plugins.plugins")
+"""What wiring a model imports for trained weights, which a submission keeps in its own file, and for plugins."""
+
 PLATFORM_PROVIDES = frozenset({"numpy", "torch", "torchvision", "scipy", "sklearn", "pandas", "xarray", "PIL", "psutil",
                                "cv2", "h5py", "tqdm", "yaml", "brainscore_vision", "brainscore_core"})
 """Top-level packages that come with brainscore-vision, so that requirements.txt need not name them."""
@@ -60,10 +63,10 @@ def pack(name: str, path: str | Path | None = None, *, registry: Registry | None
         UnknownName: there is no such recipe. WiringError: the model cannot be packed, or the zip not be written.
     """
     registry = registry or load_registry()
-    recipe = registry.recipe(name)
+    recipe = resolve(name, registry)
     identifier = identify(recipe)
     path = Path(path or f"{identifier}.zip")
-    with whole_file(path) as part:
+    with _early(path) as part:
         model = _Model.build(recipe, registry)
         files = _plugin_files(model, identifier, hosted)
         write_zip(part, identifier, files)
@@ -74,23 +77,22 @@ def pack(name: str, path: str | Path | None = None, *, registry: Registry | None
 def stored_weights(name: str, path: str | Path, *, registry: Registry | None = None) -> str:
     """Write the tensors of recipe `name` that wiring alone does not give to a file, and return its SHA-256 (hex)."""
     registry = registry or load_registry()
-    model = _Model.build(registry.recipe(name), registry)
-    content = model.weights_file()
-    with whole_file(Path(path)) as part:
+    with _early(Path(path)) as part:
+        content = _Model.build(resolve(name, registry), registry).weights_file()
         part.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
 
 def identify(recipe: Recipe) -> str:
-    """The recipe's name as the platform's identifier: with underscores, and unlike any that the platform holds.
+    """The recipe's name as the platform's identifier: in a-z, 0-9 and _, and unlike any that the platform holds.
 
     Raises:
         WiringError: the platform holds it already.
     """
-    identifier = recipe.name.replace("-", "_")
+    identifier = re.sub(r"[^a-z0-9]+", "_", recipe.name.lower()).strip("_")
     if identifier in taken_names():
-        raise WiringError(f"The platform already holds a model or folder {identifier!r}, and its site keeps no revisions. "
-                          f"Register the recipe {recipe.name!r} under another name, such as '{recipe.name}-v2'.")
+        raise WiringError(f"The platform already holds a model or folder {identifier!r}, and its site keeps no "
+                          f"revisions. Register the recipe {recipe.name!r} under another name, such as '{recipe.name}-v2'.")
     return identifier
 
 
@@ -105,7 +107,7 @@ class _Model:
 
     @classmethod
     def build(cls, recipe: Recipe, registry: Registry) -> _Model:
-        network = build_model(recipe.name, registry=registry)
+        network = wire(recipe, registry)
         born = wire(_at_birth(recipe), registry).state_dict()
         stored = {name: tensor.numpy() for name, tensor in network.state_dict().items()
                   if not np.array_equal(tensor.numpy(), born[name].numpy())}
@@ -127,10 +129,10 @@ def _plugin_files(model: _Model, identifier: str, hosted: str | None) -> dict[st
     weights = model.weights_file()
     if hosted is None and len(weights) > HOSTED_ABOVE:
         raise WiringError(
-            f"{recipe.name} has {len(weights) / 2**20:.0f} MiB of weights that wiring does not give, and the site takes "
-            f"zips of 50 MiB. `wiring pack {recipe.name} --weights FILE.safetensors` writes them to a file for the site's "
-            "large-file upload; then pack with `--hosted URL`. docs/submitting.md shows the steps.")
-    parts, carried = _parts(recipe, registry)
+            f"{recipe.name} has {len(weights) / 2**20:.0f} MiB of weights that wiring does not give, and the site "
+            f"takes zips of 50 MiB. `wiring pack {recipe.name} --weights FILE.safetensors` writes them to a file for "
+            "the site's large-file upload; then pack with `--hosted URL`. docs/submitting.md shows the steps.")
+    parts, carried, statistics = _parts(recipe, registry)
     commitment = registry.commitment(recipe)
     described = {
         "identifier": identifier,
@@ -141,7 +143,7 @@ def _plugin_files(model: _Model, identifier: str, hosted: str | None) -> dict[st
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "hosted": None if hosted is None else _storage_place(hosted, weights),
     }
-    files = {path: text.encode() for path, text in carried.files.items()}
+    files = {path: text.encode() for path, text in {**carried.files, **statistics}.items()}
     files |= {
         "__init__.py": _INIT.format(identifier=identifier, name=recipe.name).encode(),
         "test.py": Path(__file__).with_name("carried").joinpath("test.py").read_bytes(),
@@ -163,32 +165,39 @@ model_registry['{identifier}'] = build
 '''
 
 
-def _parts(recipe: Recipe, registry: Registry):
-    """What the recipe names, as references `module:name`, and the sources that hold it."""
+def _parts(recipe: Recipe, registry: Registry) -> tuple[dict, Carried, dict[str, str]]:
+    """What the recipe names, as references `module:name`; the sources that hold it; and statistics files, as text."""
     architecture = registry.architecture(recipe.architecture)
     kinds = sorted({init.kind for init in recipe.init.values()})
     sources = sorted({init.source for init in recipe.init.values()} - {None})
     build = _reference(architecture.build, f"the architecture {architecture.name!r}")
     samples = {kind: _reference(registry.initializer(kind).sample, f"the initialiser {kind!r}") for kind in kinds}
-    loads = {name: _reference(registry.source(name).load, f"the statistics {name!r}") for name in sources}
+    loads, texts = {}, {}
+    for name in sources:
+        loaded, file = registry.source(name).load, None
+        if isinstance(statistics := loaded(), Statistics):
+            loaded, file = decode_statistics, f"statistics/{name}.json"
+            texts[file] = encode_statistics(statistics)
+        loads[name] = {"load": _reference(loaded, f"the statistics {name!r}"), "file": file}
     parts = {
         "architecture": {"name": architecture.name, "build": build, "layers": to_plain(architecture.layers)},
         "initializers": samples,
         "statistics": loads,
     }
-    references = [tuple(reference.split(":")) for reference in (build, *samples.values(), *loads.values())]
+    references = [tuple(reference.split(":")) for reference in
+                  (build, *samples.values(), *(item["load"] for item in loads.values()))]
     own = {*OWN, *(module.split(".")[0] for module, _ in references)}
     place = {f"{CARRIED}.{module}": module for module in ("model", "tensors", "gratings")}
     roots = [(f"{CARRIED}.model", EVERYTHING), (f"{CARRIED}.gratings", EVERYTHING), *references]
-    return parts, vendor(roots, own=own, place=place)
+    return parts, vendor(roots, own=own, place=place, leave=NEVER_REACHED), texts
 
 
 def _reference(definition, owner: str) -> str:
     """`module:name` of a function or class at the top level of its module."""
     module, name = getattr(definition, "__module__", None), getattr(definition, "__qualname__", "")
     if module is None or not name.isidentifier():
-        raise CannotCarry(f"{owner.capitalize()} is made by {definition!r}, which has no name in a module's text, so its "
-                          "source cannot be copied into a submission. Define it with `def` or `class` at top level.")
+        raise CannotCarry(f"{owner.capitalize()} is made by {definition!r}, which has no name in a module's text, so "
+                          "its source cannot be copied into a submission. Define it with `def` or `class` at top level.")
     return f"{module}:{name}"
 
 
@@ -214,8 +223,8 @@ def _storage_place(url: str, weights: bytes) -> dict[str, str]:
     folder, _, file = parsed.path.strip("/").rpartition("/")
     version = parse_qs(parsed.query).get("versionId", [""])[0]
     if not (separator and bucket and folder and file and version):
-        raise WiringError(f"{url!r} is no address of the platform's storage. Give the one that the site shows after the "
-                          "upload: https://BUCKET.s3.amazonaws.com/FOLDER/FILE?versionId=VERSION.")
+        raise WiringError(f"{url!r} is no address of the platform's storage. Give the one that the site shows after "
+                          "the upload: https://BUCKET.s3.amazonaws.com/FOLDER/FILE?versionId=VERSION.")
     return {"bucket": bucket, "folder_name": folder, "relative_path": file, "version_id": version,
             "sha1": hashlib.sha1(weights).hexdigest()}
 
@@ -252,17 +261,10 @@ def _refuse_broken(path: Path, name: str) -> None:
 
 
 @contextmanager
-def whole_file(path: Path):
-    """A temporary path beside `path` that takes its place when the block ends well, and is removed when it does not."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        if path.is_dir():
-            raise WiringError(f"{path} is a folder. Give the path of the zip, such as {path / 'model.zip'}.")
-        part.touch()  # say at once that a path cannot be written, not after minutes of work
+def _early(path: Path) -> Iterator[Path]:
+    """:func:`wiring_plugins.files.replacing`, which tries at once, not after the work, whether it can write."""
+    if path.is_dir():
+        raise WiringError(f"{path} is a folder. Give the path of a file, such as {path / 'model.zip'}.")
+    with replacing(path) as part:
+        part.touch()
         yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise WiringError(f"{path} cannot be written ({error.strerror or error}). Give a path in a folder that exists and "
-                          "that you may write to.") from error
-    finally:
-        part.unlink(missing_ok=True)

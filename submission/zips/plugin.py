@@ -1,4 +1,4 @@
-"""`wiring pack` makes submission zips; `wiring check` says what the platform would refuse in one, before it is uploaded."""
+"""`wiring pack` makes submission zips; `wiring check` says what the platform would refuse in one."""
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +12,8 @@ def wiring_commands(app):
     @app.command()
     def check(
         file: Annotated[Path, typer.Argument(metavar="FILE.zip", help="Any submission zip, made here or not.")],
-        install_test: Annotated[bool, typer.Option("--install-test", help="Also run the platform's plugin tests and the "
-                                "zip's test.py in a scratch environment (some 3 minutes and 7 GB).")] = False,
+        install_test: Annotated[bool, typer.Option("--install-test", help="Also run the platform's plugin tests and "
+                                "the zip's test.py in a scratch environment (some 3 minutes and 7 GB).")] = False,
         python_env: Annotated[Path | None, typer.Option(metavar="DIR", help="For --install-test: a virtual environment "
                               "with brainscore-vision[test], read and left unchanged, instead of a fresh one.")] = None,
     ) -> None:
@@ -48,8 +48,8 @@ def wiring_commands(app):
         all_: Annotated[bool, typer.Option("--all", help="One zip for each model.")] = False,
         weights: Annotated[Path | None, typer.Option(metavar="FILE.safetensors", help="Write the trained weights to a "
                            "file for the site's large-file upload, and no zip.")] = None,
-        hosted: Annotated[str | None, typer.Option(metavar="URL", help="Where the site put that file; the zip then holds "
-                                                   "its checksum in its place.")] = None,
+        hosted: Annotated[str | None, typer.Option(metavar="URL", help="Where the site put that file; the zip then "
+                                                   "holds its checksum in its place.")] = None,
     ) -> None:
         """Make the zip that brain-score.org takes: one model, with all that it needs inside."""
         if (name is None) != all_:
@@ -85,10 +85,10 @@ def wiring_commands(app):
                 typer.echo(f"{name}: {error}", err=True)
                 failed.append(name)
         if failed:
-            raise WiringError(f"{len(failed)} of {len(registry.recipes)} models could not be packed: {', '.join(failed)}.")
+            raise WiringError(f"{len(failed)} of {len(registry.recipes)} models were not packed: {', '.join(failed)}.")
 
     def _write_weights(name: str, path: Path) -> None:
         from .pack import stored_weights
         sha256 = stored_weights(name, path)
-        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256}. Upload it on the site as a large file, "
-                   f"then: `wiring pack {name} --hosted URL`.")
+        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256}. Upload it on the site as a large "
+                   f"file, then: `wiring pack {name} --hosted URL`.")

@@ -17,7 +17,7 @@ WORKS = {
 
 
 def bibtex(recipe: Recipe) -> str:
-    """One entry: the first work in the recipe's reference that is known here, or else the model itself, citing them all.
+    """One entry: the first work in the recipe's reference that is known here, or else one of the model itself.
 
     The platform shows no reference for an entry without a url, and asks for exactly one entry.
     """

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 from wiring_plugins import WiringError, hookimpl
 
@@ -26,17 +27,19 @@ class CannotCarry(WiringError):
     """Code whose needs cannot be read from its text."""
 
 
-def vendor(roots: Iterable[Name], *, own: Iterable[str], place: Mapping[str, str]) -> Carried:
+def vendor(roots: Iterable[Name], *, own: Iterable[str], place: Mapping[str, str] = MappingProxyType({}),
+           leave: Iterable[str] = ()) -> Carried:
     """Collect what `roots` need.
 
     roots: where to start; the name `"*"` stands for all of a module.
     own: top-level packages whose modules are copied; whatever else is imported stays an import.
     place: where a module goes, if not to its own dotted name.
+    leave: modules that are never reached and not copied, although a function imports them.
 
     Raises:
         CannotCarry: a definition cannot be found, or is imported in a way that cannot be followed.
     """
-    collector = _Collector(frozenset(own), dict(place))
+    collector = _Collector(frozenset(own), dict(place), frozenset(leave))
     for root in roots:
         collector.need(*root)
     return collector.result()
@@ -79,8 +82,8 @@ class _Module:
 
 
 class _Collector:
-    def __init__(self, own: frozenset[str], place: dict[str, str]):
-        self._own, self._place = own, place
+    def __init__(self, own: frozenset[str], place: dict[str, str], leave: frozenset[str]):
+        self._own, self._place, self._leave = own, place, leave
         self._modules: dict[str, _Module] = {}
         self._seen: set[Name] = set()
 
@@ -115,8 +118,8 @@ class _Collector:
             chosen = [statement for statement in module.statements if statement.always]
             binding = module.binding(name)
             if binding is None:
-                raise CannotCarry(f"{module.name} does not define {name!r} in its own text, so it cannot be copied into "
-                                  "a submission. Import it from the module that defines it.")
+                raise CannotCarry(f"{module.name} does not define {name!r} in its own text, so it cannot be copied "
+                                  "into a submission. Import it from the module that defines it.")
             chosen.append(binding)
             module.names.add(name)
         for statement in chosen:
@@ -151,7 +154,7 @@ class _Collector:
                                   f"Write `from {name} import ...`.")
             return None
         source = _absolute(module, node)
-        if source.split(".")[0] not in self._own:
+        if source.split(".")[0] not in self._own or source in self._leave:
             return None
         if name == "*":
             raise CannotCarry(f"{module.name}, line {node.lineno}: `import *` hides what is needed. Name it.")
@@ -164,10 +167,11 @@ class _Collector:
         if binding is None and module.is_package and find_spec(f"{source}.{name}"):
             return f"{source}.{name}", EVERYTHING
         if binding is None:  # an attribute that the module makes when it is asked, such as a lazy import
-            defined_in = getattr(getattr(import_module(source), name, None), "__module__", None)
+            found = getattr(import_module(source), name, None)
+            defined_in = getattr(found, "__module__", None)
             if defined_in == source or str(defined_in).split(".")[0] not in self._own:
                 return source, name
-            return self._resolve(defined_in, name)
+            return self._resolve(defined_in, getattr(found, "__qualname__", name))
         if isinstance(binding.node, ast.ImportFrom):
             original = next(alias.name for alias in binding.node.names if (alias.asname or alias.name) == name)
             return self._target(module, binding.node, original) or (source, name)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -29,13 +30,13 @@ class SubmittedModel(WiredBrainModel):
         return self._registered
 
 
-def build() -> SubmittedModel:
-    """The model, on the GPU if there is one."""
+def build(**options) -> SubmittedModel:
+    """The model, on the GPU if there is one. options: of :class:`WiredBrainModel`."""
     import torch
     described = _described()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return SubmittedModel(described["identifier"], build_network(), from_plain(Commitment, described["commitment"]),
-                          weights_hash=described["fingerprint"], device=device)
+                          **{"weights_hash": described["fingerprint"], "device": device, **options})
 
 
 def build_network():
@@ -76,9 +77,14 @@ def _registry(described: dict) -> Registry:
             commitment=from_plain(Commitment, described["commitment"]))},
         initializers={name: Initializer(name=name, sample=_find(sample))
                       for name, sample in parts["initializers"].items()},
-        statistics={name: StatisticsSource(name=name, load=_find(load), trained=False)
-                    for name, load in parts["statistics"].items()},
+        statistics={name: StatisticsSource(name=name, load=partial(_statistics, **where), trained=False)
+                    for name, where in parts["statistics"].items()},
     )
+
+
+def _statistics(load: str, file: str | None):
+    """What the source holds: made by code alone, or read from a file."""
+    return _find(load)() if file is None else _find(load)((HERE / file).read_text(encoding="utf-8"))
 
 
 def _find(reference: str):

@@ -18,14 +18,14 @@ def read_tensors(path: Path, sha256: str) -> dict[str, np.ndarray]:
     """name -> array, of the file that has this SHA-256 sum (hex).
 
     Raises:
-        CorruptFile: the file has another sum. The platform itself compares no sums: it would take a damaged download from
-            its cache for ever.
+        CorruptFile: the file has another sum. The platform itself compares no sums: it would take a damaged download
+            from its cache for ever.
     """
     with Path(path).open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sha256:
-            raise CorruptFile(f"{path} has the SHA-256 sum {found[:12]}… where {sha256[:12]}… was packed. It was altered or "
-                              "damaged; delete it to get it again.")
+            raise CorruptFile(f"{path} has the SHA-256 sum {found[:12]}… where {sha256[:12]}… was packed. It was altered "
+                              "or damaged; delete it to get it again.")
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
