@@ -363,7 +363,8 @@ def invoke(*arguments):
 
 @pytest.mark.parametrize("arguments", [
     ("pack",), ("pack", MODEL, "--all"), ("pack", MODEL, "--weights", "w", "-o", "x.zip"),
-    ("pack", "--all", "-o", "none"), ("pack", "--all", "--hosted", "https://x"), ("pack", "no-such-model"), ("check", "x.zip", "--python-env", "."),
+    ("pack", "--all", "-o", "none"), ("pack", "--all", "--hosted", "https://x"), ("pack", "no-such-model"),
+    ("check", "x.zip", "--python-env", "."),
 ])
 def test_bad_arguments_are_one_sentence(arguments):
     error = invoke(*arguments).exception

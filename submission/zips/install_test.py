@@ -180,7 +180,7 @@ class _Scratch:
         return self._call(["-c", code]).stdout.strip() == "True"
 
     def _call(self, arguments: Sequence, *, home: Path | None = None) -> subprocess.CompletedProcess:
-        """Run the scratch Python, where nothing but its environment can be imported; caches are the scratch folder's."""
+        """Run the scratch Python: nothing but its environment can be imported, and caches go to the scratch folder."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         environment |= {
             "HOME": str(home or self._home), "PYTHONNOUSERSITE": "1", "BS_INSTALL_DEPENDENCIES": "no",

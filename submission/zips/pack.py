@@ -92,7 +92,7 @@ def identify(recipe: Recipe) -> str:
     identifier = re.sub(r"[^a-z0-9]+", "_", recipe.name.lower()).strip("_")
     if identifier in taken_names():
         raise WiringError(f"The platform already holds a model or folder {identifier!r}, and its site keeps no "
-                          f"revisions. Register the recipe {recipe.name!r} under another name, such as '{recipe.name}-v2'.")
+                          f"revisions. Register the recipe under another name, such as '{recipe.name}-v2'.")
     return identifier
 
 
@@ -197,7 +197,8 @@ def _reference(definition, owner: str) -> str:
     module, name = getattr(definition, "__module__", None), getattr(definition, "__qualname__", "")
     if module is None or not name.isidentifier():
         raise CannotCarry(f"{owner.capitalize()} is made by {definition!r}, which has no name in a module's text, so "
-                          "its source cannot be copied into a submission. Define it with `def` or `class` at top level.")
+                          "its source cannot be copied into a submission. Define it with `def` or `class` at top "
+                          "level.")
     return f"{module}:{name}"
 
 

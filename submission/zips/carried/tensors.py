@@ -24,8 +24,8 @@ def read_tensors(path: Path, sha256: str) -> dict[str, np.ndarray]:
     with Path(path).open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sha256:
-            raise CorruptFile(f"{path} has the SHA-256 sum {found[:12]}… where {sha256[:12]}… was packed. It was altered "
-                              "or damaged; delete it to get it again.")
+            raise CorruptFile(f"{path} has the SHA-256 sum {found[:12]}… where {sha256[:12]}… was packed. It was "
+                              "altered or damaged; delete it to get it again.")
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
