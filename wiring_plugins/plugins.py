@@ -26,6 +26,7 @@ BUILT_IN = (
     "wiring_plugins.look",
     "wiring_plugins.show",
     "wiring_plugins.fitting.fit",
+    "wiring_plugins.measure",
     "wiring_plugins.architectures.cornet_s",
     "wiring_plugins.initializers.kaiming",
     "wiring_plugins.initializers.linear",

@@ -5,6 +5,7 @@ import numpy as np
 
 from ..errors import WiringError
 from ..statistics.types import Clusters
+from .threads import single_threaded
 
 SAMPLE = 20_000
 """Slices that k-means itself sees; all slices are then assigned, and the centres moved to their means."""
@@ -21,6 +22,7 @@ REFERENCE_K = {"V1.conv1": 8, "V1.conv2": 7, "V2.conv2": 5, "V4.conv2": 8, "IT.c
 """Clusters per layer in the reference work; 2 in its 1x1 layers."""
 
 
+@single_threaded
 def fit_clusters(weights: np.ndarray, *, k: int | None = None, seed: int = 0) -> Clusters:
     """k-means over all height x width slices of `weights` (kernels, inputs, height, width).
 

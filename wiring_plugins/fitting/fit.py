@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import CorruptFile, UnknownName, WiringError
 from ..hookspecs import hookimpl
 from ..statistics.types import (Distribution, KernelNormals, LayerStatistics, Normal, NormStatistics, Statistics)
+from .threads import single_threaded
 
 FAMILIES = ("norm", "laplace", "logistic", "hypsecant", "uniform", "gumbel_l", "gumbel_r", "t", "gennorm")
 """Distributions of `scipy.stats` that are tried for a layer; those that people have found weights to follow."""
@@ -21,6 +22,7 @@ WHOLE_KERNELS = 256
 """Weights of the largest kernels that a mixture over whole kernels is fitted to."""
 
 
+@single_threaded
 def fit_statistics(path: Path, *, layers: tuple[str, ...] = (), k: Mapping[str, int] | None = None,
                    components: int | None = None, name: str | None = None, pictures: dict | None = None,
                    progress: Callable[[str, float], None] = lambda what, share: None) -> Statistics:
@@ -38,8 +40,6 @@ def fit_statistics(path: Path, *, layers: tuple[str, ...] = (), k: Mapping[str, 
     Raises:
         WiringError: see :mod:`.checkpoints`, :mod:`.clusters` and :mod:`.mixtures`. UnknownName: no such layer.
     """
-    from threadpoolctl import threadpool_limits
-
     from ..statistics.files import sha256
     from .checkpoints import CORNET, check_cornet, layer_weights, layout_of, read_arrays
 
@@ -53,17 +53,16 @@ def fit_statistics(path: Path, *, layers: tuple[str, ...] = (), k: Mapping[str, 
     chosen = _choose(layers, [*weights, *sorted(norms)], layout, path)
     area_of = {fitted: area for area, fitted in layout.areas.items()}
     k, fitted = dict(k or {}), {}
-    if unknown := [key for key in k if key not in chosen and key not in area_of.values()]:
-        raise UnknownName("layer", unknown[0], [*chosen, *area_of.values()], owner="the numbers of clusters")
-    with threadpool_limits(limits=1):
-        for done, layer in enumerate(chosen):
-            progress(layer, done / len(chosen))
-            if layer in norms:
-                fitted[layer] = _fit_norm(layer, arrays, path)
-            else:
-                fitted[layer] = _fit_layer(weights[layer], k.get(layer, k.get(area_of.get(layer))), components,
-                                           lambda fits, layer=layer: (pictures if pictures is not None else {}).update(
-                                               {layer: (weights[layer], fits)}))
+    if unknown := [key for key in k if key not in weights and key not in area_of.values()]:
+        raise UnknownName("layer", unknown[0], [*weights, *area_of.values()], owner=f"{path}, for which -k asks")
+    for done, layer in enumerate(chosen):
+        progress(layer, done / len(chosen))
+        if layer in norms:
+            fitted[layer] = _fit_norm(layer, arrays, path)
+        else:
+            fitted[layer] = _fit_layer(weights[layer], k.get(layer, k.get(area_of.get(layer))), components,
+                                       lambda fits, layer=layer: (pictures if pictures is not None else {}).update(
+                                           {layer: (weights[layer], fits)}))
     progress("done", 1.0)
     areas = {area: layer for area, layer in layout.areas.items() if layer in fitted}
     return Statistics(fitted, areas=areas, provenance=_provenance(path, layout, sha256(path), fitted, name, layers, k,
@@ -219,6 +218,8 @@ def wiring_commands(app):
         for target in filter(None, (output, picture)):
             if not target.parent.is_dir():
                 raise WiringError(f"There is no folder {target.parent} to write {target.name} into. Make it first.")
+        if picture and picture.suffix.lower() != ".png":
+            raise WiringError(f"{picture} is no .png. Pictures are written as .png files.")
         pictures = {}
         with Progress(transient=True) as bar:
             task = bar.add_task("reading", total=1.0)

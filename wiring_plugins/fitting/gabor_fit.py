@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import WiringError
 from ..statistics.types import GaborFits
+from .threads import single_threaded
 
 CANDIDATES = 10
 """Starts of the grid that are refined for each slice."""
@@ -39,6 +40,7 @@ class Bounds:
                    high=np.array([0.5, np.inf, size / 2, size / 2, half, half]))
 
 
+@single_threaded
 def fit_gabors(filters: np.ndarray, *, progress=lambda done: None) -> tuple[GaborFits, np.ndarray]:
     """Least-squares Gabors of every colour slice of `filters` (n, colours, k, k), and the fits as pictures.
 

@@ -5,6 +5,7 @@ import numpy as np
 
 from ..errors import WiringError
 from ..statistics.types import GaborMixture, Mixture, to_vectors
+from .threads import single_threaded
 
 MOST_COMPONENTS = 14
 """The largest mixture that is tried, as in the reference work."""
@@ -15,6 +16,7 @@ RIDGE = 1e-6
 With more of it, mixtures of 64 filters lose what holds their colours together."""
 
 
+@single_threaded
 def fit_mixture(points: np.ndarray, *, components: int | None = None, diagonal: bool = False, starts: int = 3,
                 seed: int = 0) -> Mixture:
     """Fit normal mixtures to points (n, D) by expectation maximisation and keep that of the least BIC.
@@ -40,8 +42,9 @@ def fit_mixture(points: np.ndarray, *, components: int | None = None, diagonal: 
     middle, width = points.mean(axis=0), points.std(axis=0)
     width = np.where(width > 1e-6 * np.abs(middle).max() + 1e-12, width, 1.0)
     standard = (points - middle) / width
+    enough = max(1, len(np.unique(standard, axis=0)) // 2)
     best, least = None, np.inf
-    for count in [components] if components else range(1, min(most, MOST_COMPONENTS) + 1):
+    for count in [components] if components else range(1, min(most, enough, MOST_COMPONENTS) + 1):
         model = GaussianMixture(count, covariance_type="diag" if diagonal else "full", reg_covar=RIDGE, n_init=starts,
                                 max_iter=500, random_state=np.random.RandomState(seed)).fit(standard)
         bic = model.bic(standard)
