@@ -363,8 +363,8 @@ def invoke(*arguments):
 
 @pytest.mark.parametrize("arguments", [
     ("pack",), ("pack", MODEL, "--all"), ("pack", MODEL, "--weights", "w", "-o", "x.zip"),
-    ("pack", "--all", "-o", "none"), ("pack", "--all", "--hosted", "https://x"), ("pack", "no-such-model"),
-    ("check", "x.zip", "--python-env", "."),
+    ("pack", "--all", "-o", "none"), ("pack", "--all", "--hosted", "https://x"), ("pack", "--all", "--identifier", "x"),
+    ("pack", "no-such-model"), ("check", "x.zip", "--python-env", "."),
 ])
 def test_bad_arguments_are_one_sentence(arguments):
     error = invoke(*arguments).exception
@@ -393,9 +393,29 @@ def test_a_failure_keeps_the_zip_that_was_there(tmp_path, registry, monkeypatch)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("x.zip", b"before")]
 
 
-def test_a_name_of_the_platform_is_refused(registry):
-    with pytest.raises(WiringError, match="already holds"):
-        pack.identify(replace(registry.recipe(MODEL), name="cornet-s"))
+@pytest.mark.parametrize("name, wanted, sentence", [
+    ("cornet-s", None, "already holds"), (MODEL, "alexnet", "already holds"), (MODEL, "Mine", "no identifier"),
+    (MODEL, "my-model", "no identifier"), (MODEL, "_mine", "no identifier"), (MODEL, "../mine", "no identifier"),
+])
+def test_an_identifier_that_the_platform_refuses_is_refused(name, wanted, sentence, registry):
+    with pytest.raises(WiringError, match=sentence):
+        pack.identify(replace(registry.recipe(MODEL), name=name), wanted)
+
+
+def test_a_new_version_gets_a_new_identifier(acme, tmp_path):
+    packed = pack.pack("acme-half", tmp_path / "x.zip", registry=acme, identifier="acme_half_v2")
+    with open_submission(packed.path) as submission:
+        assert submission.plugins == ("acme_half_v2",)
+        assert "model_registry['acme_half_v2'] = build\n" in submission.text("acme_half_v2", "__init__.py")
+
+
+def test_all_makes_a_zip_of_every_model_and_names_those_that_failed(acme, tmp_path, monkeypatch):
+    half = acme.recipe("acme-half")
+    recipes = {"acme-half": half, "alexnet": replace(half, name="alexnet"), "acme-b": replace(half, name="acme-b")}
+    monkeypatch.setattr("wiring_plugins.plugins.load_registry", lambda: replace(acme, recipes=recipes))
+    error = invoke("pack", "--all", "-o", tmp_path).exception
+    assert "1 of 3 models were not packed: alexnet" in str(error)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["acme_b.zip", "acme_half.zip"]
 
 
 @pytest.mark.parametrize("url", ["nonsense", "https://example.org/a/b?versionId=1", "https://b.s3.amazonaws.com/a/b"])

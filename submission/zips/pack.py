@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 
-from wiring_plugins import (Recipe, Registry, Statistics, WeightsRef, WiringError, decode_statistics, encode_statistics,
-                            fingerprint, load_registry, replacing, resolve, to_plain, wire)
+from wiring_plugins import (Recipe, Registry, Statistics, WeightsRef, WiringError, __version__, decode_statistics,
+                            encode_statistics, fingerprint, load_registry, replacing, resolve, to_plain, wire)
 
 from . import rules
 from .archive import open_submission
@@ -50,12 +50,13 @@ class Packed:
     tensors: int
 
 
-def pack(name: str, path: str | Path | None = None, *, registry: Registry | None = None,
+def pack(name: str, path: str | Path | None = None, *, registry: Registry | None = None, identifier: str | None = None,
          hosted: str | None = None) -> Packed:
     """Write the submission zip of the recipe `name` to `path` (`IDENTIFIER.zip` here if None).
 
     Equal models give equal bytes. The zip is checked against every rule before it takes its place.
 
+    identifier: what the platform is to call the model; made from its name if None.
     hosted: URL at which the file that :func:`stored_weights` writes lies in the platform's storage; then the zip holds
         its checksum instead of the file.
 
@@ -64,7 +65,7 @@ def pack(name: str, path: str | Path | None = None, *, registry: Registry | None
     """
     registry = registry or load_registry()
     recipe = resolve(name, registry)
-    identifier = identify(recipe)
+    identifier = identify(recipe, identifier)
     path = Path(path or f"{identifier}.zip")
     with _early(path) as part:
         model = _Model.build(recipe, registry)
@@ -83,16 +84,19 @@ def stored_weights(name: str, path: str | Path, *, registry: Registry | None = N
     return hashlib.sha256(content).hexdigest()
 
 
-def identify(recipe: Recipe) -> str:
-    """The recipe's name as the platform's identifier: in a-z, 0-9 and _, and unlike any that the platform holds.
+def identify(recipe: Recipe, wanted: str | None = None) -> str:
+    """The identifier `wanted`, or the recipe's name in a-z, 0-9 and _; unlike any that the platform holds.
 
     Raises:
-        WiringError: the platform holds it already.
+        WiringError: the platform holds it already, or it has other letters.
     """
-    identifier = re.sub(r"[^a-z0-9]+", "_", recipe.name.lower()).strip("_")
+    identifier = wanted or re.sub(r"[^a-z0-9]+", "_", recipe.name.lower()).strip("_")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", identifier):
+        raise WiringError(f"{identifier!r} is no identifier that the platform takes. Use a-z, 0-9 and _, such as "
+                          "'wiring_gabor_frozen_v2'.")
     if identifier in taken_names():
         raise WiringError(f"The platform already holds a model or folder {identifier!r}, and its site keeps no "
-                          f"revisions. Register the recipe under another name, such as '{recipe.name}-v2'.")
+                          f"revisions. Name another, such as `--identifier {identifier}_v2`.")
     return identifier
 
 
@@ -144,6 +148,7 @@ def _plugin_files(model: _Model, identifier: str, hosted: str | None) -> dict[st
         "hosted": None if hosted is None else _storage_place(hosted, weights),
     }
     files = {path: text.encode() for path, text in {**carried.files, **statistics}.items()}
+    files["wiring_plugins/__init__.py"] = f'"""What this model needs of wiring-plugins {__version__}."""\n'.encode()
     files |= {
         "__init__.py": _INIT.format(identifier=identifier, name=recipe.name).encode(),
         "test.py": Path(__file__).with_name("carried").joinpath("test.py").read_bytes(),

@@ -46,6 +46,8 @@ def wiring_commands(app):
         output: Annotated[Path | None, typer.Option("-o", "--output", help="The zip; with --all, the folder for the "
                                                     "zips. IDENTIFIER.zip in the current folder if left out.")] = None,
         all_: Annotated[bool, typer.Option("--all", help="One zip for each model.")] = False,
+        identifier: Annotated[str | None, typer.Option(metavar="ID", help="What the platform is to call the model, "
+                              "such as a new version; made from its name if left out.")] = None,
         weights: Annotated[Path | None, typer.Option(metavar="FILE.safetensors", help="Write the trained weights to a "
                            "file for the site's large-file upload, and no zip.")] = None,
         hosted: Annotated[str | None, typer.Option(metavar="URL", help="Where the site put that file; the zip then "
@@ -54,20 +56,20 @@ def wiring_commands(app):
         """Make the zip that brain-score.org takes: one model, with all that it needs inside."""
         if (name is None) != all_:
             raise WiringError("Give the name of one model, or --all for every model. `wiring models` lists them.")
-        if weights and (all_ or hosted or output):
+        if weights and (all_ or hosted or output or identifier):
             raise WiringError("--weights writes one model's weights file and no zip. Give it with a name alone.")
-        if hosted and all_:
-            raise WiringError("--hosted is about one model's weights file. Give it with a name.")
+        if all_ and (hosted or identifier):
+            raise WiringError("--hosted and --identifier are about one model. Give them with a name.")
         if weights:
             _write_weights(name, weights)
         elif all_:
             _pack_all(output or Path())
         else:
-            _pack_one(name, output, hosted)
+            _pack_one(name, output, identifier=identifier, hosted=hosted)
 
-    def _pack_one(name: str, output: Path | None, hosted: str | None) -> None:
+    def _pack_one(name: str, output: Path | None, **options) -> None:
         from .pack import pack
-        packed = pack(name, output, hosted=hosted)
+        packed = pack(name, output, **options)
         typer.echo(f"{packed.path}: {packed.name} as {packed.identifier}, {packed.size / 1e6:.2f} MB, {packed.tensors} "
                    "tensors stored and the rest drawn again when it is loaded. "
                    f"Next: `wiring check {packed.path} --install-test`.")
@@ -80,7 +82,7 @@ def wiring_commands(app):
         registry, failed = load_registry(), []
         for name, recipe in sorted(registry.recipes.items()):
             try:
-                _pack_one(name, folder / f"{identify(recipe)}.zip", None)
+                _pack_one(name, folder / f"{identify(recipe)}.zip", registry=registry)
             except WiringError as error:
                 typer.echo(f"{name}: {error}", err=True)
                 failed.append(name)

@@ -312,7 +312,7 @@ def _unusable_lines(zip_: Submission, plugin: str) -> list[str]:
 
 def _parse(source: str) -> ast.Module | None:
     try:
-        return ast.parse(source)
+        return ast.parse(source.removeprefix("\ufeff"))
     except (SyntaxError, ValueError):
         return None
 
