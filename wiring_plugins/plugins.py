@@ -25,6 +25,7 @@ BLOCK, TRACE = "WIRING_PLUGINS_BLOCK", "WIRING_PLUGINS_TRACE"
 BUILT_IN = (
     "wiring_plugins.look",
     "wiring_plugins.show",
+    "wiring_plugins.initializer_page",
     "wiring_plugins.fitting.fit",
     "wiring_plugins.measure",
     "wiring_plugins.architectures.cornet_s",

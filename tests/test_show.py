@@ -1,0 +1,144 @@
+"""`wiring show`, the initialisers' page, and the BatchNorm policies behind them."""
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from wiring_plugins import (Architecture, BatchNorm, Commitment, Init, Layer, Recipe, RegistrationError, StatisticsSource,
+                            UnknownName, WiringError, load_registry)
+from wiring_plugins.cli import make_app
+from wiring_plugins.counting import count
+from wiring_plugins.initializer_page import page
+from wiring_plugins.normalisation import norm_state
+from wiring_plugins.pictures import GAP, PIXEL, draw_grid
+from wiring_plugins.statistics.types import LayerStatistics, Normal, NormStatistics, Statistics
+
+REGISTRY = load_registry()
+
+
+def wiring(*arguments):
+    return CliRunner().invoke(make_app(), [str(argument) for argument in arguments])
+
+
+def held(channels: int, gamma: float = 0.1) -> LayerStatistics:
+    return LayerStatistics(shape=(channels,), norm=NormStatistics(
+        gamma=Normal(mean=gamma, std=0.2), beta=Normal(mean=-1, std=0.5),
+        running_mean=np.arange(channels, dtype=np.float32), running_var=np.full(channels, 4, np.float32)))
+
+
+def registry_with_norms(channels_held: int = 400):
+    layers = (Layer(path="a", kind="conv", shape=(400, 3, 1, 1)),
+              Layer(path="n", kind="norm", shape=(400,), bias=True, after="a"))
+    architecture = Architecture(name="one", build=lambda: None, layers=layers, commitment=Commitment(
+        regions={"V1": "a"}, readout="a", logits="a"))
+    source = StatisticsSource(name="trained", trained=True, load=lambda: Statistics({"n": held(channels_held)}))
+    return replace(REGISTRY, architectures={"one": architecture}, statistics={"trained": source})
+
+
+def recipe(**policy) -> Recipe:
+    return Recipe(name="x", architecture="one", init={"a": Init("kaiming")}, batch_norm=BatchNorm(**policy))
+
+
+def state(registry, **policy):
+    made = recipe(**policy)
+    registry.check(made)
+    return norm_state(made, registry.architecture("one"), registry)["n"]
+
+
+def test_batch_norm_policies():
+    registry = registry_with_norms()
+    unit = state(registry, statistics="unit")
+    assert (unit["weight"] == 1).all() and (unit["running_var"] == 1).all() and not unit["running_mean"].any()
+    borrowed = state(registry, statistics="borrowed", source="trained")
+    assert np.array_equal(borrowed["running_mean"], np.arange(400)) and (borrowed["running_var"] == 4).all()
+    sampled = state(registry, statistics="calibrated", affine="sampled", source="trained")
+    assert sampled["bias"].mean() == pytest.approx(-1, abs=0.1) and sampled["bias"].std() == pytest.approx(0.5, abs=0.06)
+    assert (sampled["weight"] >= 0).all() and (sampled["weight"] == 0).any()  # γ ~ N(.1, .2), cut at 0
+    assert (sampled["running_var"] == 1).all()
+    assert all(values.dtype == np.float32 for values in (unit | borrowed | sampled).values())
+
+
+def test_borrowed_statistics_repeat_where_the_source_has_fewer_channels():
+    assert np.array_equal(state(registry_with_norms(3), statistics="borrowed", source="trained")["running_mean"][:5],
+                          [0, 1, 2, 0, 1])
+
+
+def test_borrowed_and_sampled_numbers_are_counted():
+    registry = registry_with_norms()
+    for policy, numbers in (({"statistics": "borrowed"}, 800), ({"affine": "sampled"}, 4),
+                            ({"statistics": "borrowed", "affine": "sampled"}, 804)):
+        counted = count(recipe(source="trained", **policy), registry)
+        assert counted.numbers == counted.borrowed == numbers
+    assert count(recipe(), registry).borrowed == 0
+
+
+def test_a_policy_without_a_source_or_with_one_that_has_no_norms_is_refused():
+    with pytest.raises(RegistrationError, match="needs a source"):
+        REGISTRY.check(replace(REGISTRY.recipe("wiring-wc"), batch_norm=BatchNorm(statistics="borrowed")))
+    with pytest.raises(UnknownName, match="googlent"):
+        REGISTRY.check(replace(REGISTRY.recipe("wiring-wc"), batch_norm=BatchNorm(affine="sampled", source="googlent")))
+    bare = replace(REGISTRY.recipe("wiring-wc"), batch_norm=BatchNorm(statistics="borrowed", source="googlenet"))
+    with pytest.raises(WiringError, match="V1.norm1"):
+        norm_state(bare, REGISTRY.architecture("cornet-s"), REGISTRY)
+
+
+def test_show_prints_the_counts():
+    result = wiring("show", "wiring-wc")
+    assert result.exit_code == 0
+    counted = count(REGISTRY.recipe("wiring-wc"), REGISTRY)
+    for said in ("53,372,096", "512,000 (0.96 %)", "53,416,616", f"Wired from {counted.numbers:,} numbers",
+                 f"{counted.numbers * 32:,} bits", f"{counted.borrowed:,} of them are borrowed", "IT.conv2", "cluster",
+                 "Stays as born: V1, V2, V4, IT", "1/f noise"):
+        assert said in result.output, said
+
+
+def test_every_model_can_be_shown():
+    from wiring_plugins.show import describe
+    for name in REGISTRY.recipes:
+        describe(REGISTRY.recipe(name), REGISTRY)
+
+
+def test_filters_are_drawn_side_by_side(tmp_path):
+    from PIL import Image
+    file = tmp_path / "wc.png"
+    result = wiring("show", "wiring-wc", "--filters", file, "--compare", "wiring-no-gabor")
+    assert result.exit_code == 0, result.output
+    assert "gabor(zero_mean=False)" in result.output
+    picture = np.asarray(Image.open(file))
+    side = 8 * (7 * PIXEL + GAP) + GAP
+    assert picture.shape == (side, 2 * side + 4 * GAP, 3)
+    # Gabors are smooth: neighbouring weights are alike; slices with independent noise are not
+    left, right = (part[GAP + PIXEL // 2::PIXEL, :, 0].astype(float) for part in (picture[:, :side], picture[:, -side:]))
+    assert np.abs(np.diff(left, axis=0)).mean() < np.abs(np.diff(right, axis=0)).mean()
+    assert os.listdir(tmp_path) == ["wc.png"]
+
+
+def test_one_kernel_is_drawn_in_its_colours():
+    kernel = np.zeros((1, 3, 2, 2))
+    kernel[0, 0, 0, 0], kernel[0, 2, 1, 1] = 2, -2
+    picture = draw_grid(kernel)
+    assert tuple(picture[GAP, GAP]) == (255, 128, 128) and tuple(picture[-GAP - 1, -GAP - 1]) == (128, 128, 0)
+    assert (draw_grid(np.zeros((1, 5, 2, 2)))[GAP, GAP] == 128).all()
+
+
+@pytest.mark.parametrize("arguments, complaint", [
+    (["show", "wiring-wx"], "wiring-wc"), (["show", "wiring-wc@googlenit"], "googlenet"),
+    (["show", "wiring-kaiming@googlenet"], "draws from a statistics source"),
+    (["show", "wiring-wc", "--filters", "a.jpg"], ".png"), (["show", "wiring-wc", "--filters", "no/folder/a.png"], "no folder")])
+def test_bad_requests_are_a_sentence_and_leave_no_file(tmp_path, monkeypatch, arguments, complaint):
+    monkeypatch.chdir(tmp_path)
+    result = wiring(*arguments)
+    assert isinstance(result.exception, WiringError) and result.exception.exit_code == 2
+    assert complaint in str(result.exception) and os.listdir(tmp_path) == []
+
+
+def test_the_page_of_initialisers_is_what_the_docstrings_say():
+    built_in = [each for each in REGISTRY.initializers.values() if each.sample.__module__.startswith("wiring_plugins.")]
+    stored = (Path(__file__).parents[1] / "docs" / "initialisers.md").read_text(encoding="utf-8")
+    assert stored == page(built_in), "run: wiring initializers --markdown > docs/initialisers.md"
+    assert "not said" not in stored
