@@ -385,6 +385,12 @@ def test_a_path_that_cannot_be_written_is_refused_before_the_work(target, tmp_pa
     assert not any(tmp_path.iterdir())
 
 
+def test_without_the_platform_packing_says_so(tmp_path, registry, monkeypatch):
+    monkeypatch.setattr(pack, "platform_folder", lambda: None)
+    with pytest.raises(WiringError, match="brainscore-vision"):
+        pack.pack(MODEL, tmp_path / "x.zip", registry=registry)
+
+
 def test_a_failure_keeps_the_zip_that_was_there(tmp_path, registry, monkeypatch):
     (tmp_path / "x.zip").write_bytes(b"before")
     monkeypatch.setattr(pack, "wire", lambda *_: (_ for _ in ()).throw(WiringError("broken")))

@@ -18,7 +18,7 @@ from wiring_plugins import (Recipe, Registry, Statistics, WeightsRef, WiringErro
 
 from . import rules
 from .archive import open_submission
-from .platform import taken_names
+from .platform import platform_folder, taken_names
 from .reference import bibtex
 from .vendor import EVERYTHING, CannotCarry, Carried, vendor
 
@@ -63,6 +63,9 @@ def pack(name: str, path: str | Path | None = None, *, registry: Registry | None
     Raises:
         UnknownName: there is no such recipe. WiringError: the model cannot be packed, or the zip not be written.
     """
+    if platform_folder() is None:
+        raise WiringError("Packing records the model with the package brainscore-vision, which is not installed for "
+                          "this Python. It runs on Python 3.11: `pip install wiring-plugins` in such an environment.")
     registry = registry or load_registry()
     recipe = resolve(name, registry)
     identifier = identify(recipe, identifier)

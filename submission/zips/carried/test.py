@@ -8,9 +8,10 @@ import pytest
 from brainscore_vision import load_model
 
 EXPECTED = json.loads(Path(__file__).with_name("expected.json").read_text(encoding="utf-8"))
-TOLERANCE = 0.02
-"""In standard deviations of the region's activations. Another seed, layer or weights file is off by about 1; another
-processor or version of PyTorch, which sums in another order, or a GPU that rounds products, by far less than this."""
+TOLERANCE = 0.1
+"""In standard deviations of the region's activations. Another seed is off by 1.3 (root mean square). Summing in another
+order, as processors and versions of PyTorch do, changes wiring-gabor-frozen by 0.00003 at most, and rounding the
+factors of every product to ten bits, as GPUs may, by 0.05 at most (IT, second time step)."""
 
 
 @pytest.fixture(scope="module")
