@@ -242,8 +242,10 @@ def test_what_has_no_source_of_its_own_is_refused(registry):
 @pytest.mark.parametrize("text, sentence", [
     ("import wiring_plugins\n\ndef f():\n    return wiring_plugins.__version__\n", "cannot be made relative"),
     ("from wiring_plugins.errors import *\n\ndef f():\n    return WiringError\n", "hides what is needed"),
+    ("from wiring_plugins.errors import no_such_name\n\ndef f():\n    return no_such_name\n", "does not define"),
+    ("def f():\n    return open(__file__).read()\n", "beside its source"),
 ])
-def test_imports_that_cannot_be_followed_are_refused(text, sentence, tmp_path, monkeypatch):
+def test_code_that_cannot_be_followed_is_refused(text, sentence, tmp_path, monkeypatch):
     (tmp_path / "odd_module.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(vendor.CannotCarry, match=sentence):
