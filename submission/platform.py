@@ -1,7 +1,6 @@
 """The Brain-Score platform as this package uses it: imported with safe settings, its caches kept to one run."""
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import re
@@ -13,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from wiring_plugins import WiringError
@@ -26,7 +26,7 @@ class NetworkRefused(OSError):
 
 def require_platform() -> None:
     """Raise :class:`WiringError` unless brainscore-vision is installed."""
-    if importlib.util.find_spec("brainscore_vision") is None:
+    if find_spec("brainscore_vision") is None:
         version = ".".join(map(str, sys.version_info[:2]))
         raise WiringError("Scoring needs the package brainscore-vision, which runs on Python 3.11 only (this is Python "
                           f"{version}): make a Python 3.11 environment and `pip install wiring-plugins` there.")
@@ -34,32 +34,51 @@ def require_platform() -> None:
 
 @contextmanager
 def platform_session() -> Iterator[Path]:
-    """Import the platform with caches of this run's own, and remove them at the end. Yields their folder.
+    """Import the platform, with caches of this session's own, which are removed at the end. Yields their folder.
 
-    The platform keys its caches by names, so one that outlived a run could answer for a model that has changed since.
+    The platform keys its caches by names, so one that outlived a session could answer for a model that has changed since.
     The store of activations is off altogether: it copies them several times.
     """
     require_platform()
     folder = Path(tempfile.mkdtemp(prefix="wiring-score-"))
     os.environ["BS_INSTALL_DEPENDENCIES"] = "no"  # it would pip-install into this environment
-    os.environ["RESULTCACHING_HOME"] = str(folder / "results")
     os.environ["RESULTCACHING_DISABLE"] = "brainscore_vision.model_helpers.activations.core."
     os.environ.setdefault("TQDM_DISABLE", "1")  # its progress bars would break ours
     logging.getLogger("brainscore_vision").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=SyntaxWarning)
     try:
-        from brainscore_vision.benchmark_helpers import screen
-        screen.root_path = folder / "stimuli_on_screen"  # shared, it is emptied under the feet of a run beside this one
-        yield folder
+        with _results_cached_in(str(folder / "results")):
+            from brainscore_vision.benchmark_helpers import screen
+            screen.root_path = folder / "stimuli_on_screen"  # if shared, a run beside this one would empty it
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _results_cached_in(folder: str) -> Iterator[None]:
+    """Every result cache of the platform uses `folder`, whatever it read from the environment when it was imported."""
+    from result_caching import _DiskStorage
+
+    class Redirected:
+        def __get__(self, storage, kind=None) -> str:
+            return folder
+
+        def __set__(self, storage, own_folder: str) -> None:
+            storage.__dict__["_storage_directory"] = own_folder
+
+    _DiskStorage._storage_directory = Redirected()
+    try:
+        yield
+    finally:
+        del _DiskStorage._storage_directory
 
 
 def registered(kind: str) -> list[str]:
     """Identifiers of the platform's `benchmarks` or `models`: those it can load, found in its plugins' text."""
     require_platform()
-    root = Path(importlib.util.find_spec("brainscore_vision").origin).parent / kind
+    root = Path(find_spec("brainscore_vision").origin).parent / kind
     pattern = re.compile(rf"""^\s*{kind.rstrip("s")}_registry\[['"]([^'"]+)['"]\]""", re.MULTILINE)
     found = (pattern.findall(path.read_text(encoding="utf-8")) for path in sorted(root.glob("*/__init__.py")))
     return sorted({identifier for identifiers in found for identifier in identifiers})

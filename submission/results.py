@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wiring_plugins import CorruptFile, WiringError, to_plain
 
 from .benchmarks import is_public
 from .scoring import BenchmarkScore
-from .subjects import Subject
+
+if TYPE_CHECKING:
+    from .subjects import Subject
 
 COLUMNS = {
     "model": "TEXT", "benchmark": "TEXT", "batchnorm": "BOOLEAN", "score": "REAL", "modification": "TEXT",

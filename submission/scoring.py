@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.error import URLError
 
 import numpy as np
@@ -20,7 +21,9 @@ from .memory import peak_memory, require_memory
 from .offline import BENCHMARKS as OFFLINE
 from .offline import serve_locally
 from .platform import NetworkRefused, no_network
-from .subjects import Subject
+
+if TYPE_CHECKING:
+    from .subjects import Subject
 
 IN_RECEPTIVE_FIELD = ScreenWindow(y=0.5, x=0.5, half_width=0.15 + 1 / 6 + 0.1)
 """The only part of the screen that the units which a Marques2020 benchmark uses can see.
