@@ -60,7 +60,8 @@ def test_every_initializer_is_pure_finite_and_seeded(name, shape, seed, data):
     assert (random.getstate(), repr(np.random.get_state())) == before
     assert first.shape == shape and first.dtype == np.float32 and np.isfinite(first).all()
     assert np.array_equal(first, again)
-    enough = np.prod(shape) > 200  # a few weights may well be drawn alike, or be zero, under two seeds
+    # a few weights may well be drawn alike, or be zero, under two seeds; and a bank is the same but for its order
+    enough = np.prod(shape) > 200 and (name != "gabor-bank" or shape[0] > 3 and shape[2] * shape[3] > 8)
     assert name in SAME_FOR_ALL_SEEDS or not enough or not np.array_equal(first, other)
 
 
