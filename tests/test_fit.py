@@ -44,7 +44,8 @@ def npz(path, **arrays):
 def test_gabors_are_found_again_with_amplitude_and_offset(seed, size):
     rng = np.random.RandomState(seed)
     table = np.stack([rng.uniform(low, high, (6, 1)) for low, high in (
-        (1 / size, .35), (-1.5, 1.5), (size / 8, size / 3), (size / 8, size / 3), (-3, 3), (-1, 1), (-1, 1), (.5, 5))], axis=-1)
+        (1 / size, .35), (-1.5, 1.5), (size / 8, size / 3), (size / 8, size / 3), (-3, 3), (-1, 1), (-1, 1), (.5, 5))],
+        axis=-1)
     offset = rng.uniform(-1, 1, (6, 1, 1, 1)) * 0.05
     pictures = render(gabor_parameters(table), size, size) + offset
     fits, fitted = fit_gabors(pictures)
@@ -52,14 +53,15 @@ def test_gabors_are_found_again_with_amplitude_and_offset(seed, size):
     again = render(gabor_parameters(fits.table), size, size)
     good = fits.r2[:, 0] > 0.9999
     rest = (fitted - again)[good]
-    assert np.abs(rest - rest.mean(axis=(2, 3), keepdims=True)).max() < 1e-4  # what the Gabor leaves is one number, the offset
+    assert np.abs(rest - rest.mean(axis=(2, 3), keepdims=True)).max() < 1e-4  # a Gabor leaves one number, the offset
 
 
 def test_amplitudes_scale_with_the_weights():
     pictures = filters(3)
     small, large = (fit_gabors(pictures * factor)[0] for factor in (1, 100))
     assert np.allclose(large.table[..., 7], 100 * small.table[..., 7], rtol=1e-3)
-    assert np.allclose(large.table[..., :7], small.table[..., :7], atol=1e-3) and np.allclose(large.r2, small.r2, atol=1e-4)
+    assert np.allclose(large.table[..., :7], small.table[..., :7], atol=1e-3)
+    assert np.allclose(large.r2, small.r2, atol=1e-4)
 
 
 def test_a_dead_filter_is_recognised_and_left_out_of_the_prior(tmp_path):
@@ -102,7 +104,8 @@ def test_a_mixture_is_found_by_bic():
     mixture = fit_mixture(points)
     assert len(mixture.weights) == 2 and np.allclose(np.sort(mixture.weights), [1 / 3, 2 / 3], atol=0.01)
     drawn = mixture.sample(np.random.RandomState(1), 3000)
-    assert np.allclose(drawn.mean(axis=0), points.mean(axis=0), atol=3) and np.allclose(np.cov(drawn.T), np.cov(points.T), rtol=.1)
+    assert np.allclose(drawn.mean(axis=0), points.mean(axis=0), atol=3)
+    assert np.allclose(np.cov(drawn.T), np.cov(points.T), rtol=.1)
 
 
 def test_more_components_than_filters_is_a_sentence():
@@ -141,14 +144,15 @@ def test_the_shipped_source_explains_its_network():
     assert dict(shipped.areas) == GOOGLENET_AREAS
     first = shipped.layer("V1.conv1")
     assert first.shape == (64, 3, 7, 7) and np.median(first.gabors.r2) > 0.95
-    assert shipped.provenance["command"].startswith("wiring fit bvlc_googlenet.npz") and len(shipped.provenance["sha256"]) == 64
+    assert shipped.provenance["command"].startswith("wiring fit bvlc_googlenet.npz")
+    assert len(shipped.provenance["sha256"]) == 64
     assert files.encode(shipped).count("\n") < 60  # one line per layer
 
 
 def test_the_command_writes_a_source_and_a_picture(tmp_path, monkeypatch):
     monkeypatch.setenv(files.FOLDER, str(tmp_path / "own"))
-    checkpoint = npz(tmp_path / "net.npz", **{"conv1.weight": filters(), "conv2.weight": filters(6, 8, 3),
-                                              "fc.weight": np.random.RandomState(0).randn(10, 6), "fc.bias": np.zeros(10)})
+    linear = {"fc.weight": np.random.RandomState(0).randn(10, 6), "fc.bias": np.zeros(10)}
+    checkpoint = npz(tmp_path / "net.npz", **{"conv1.weight": filters(), "conv2.weight": filters(6, 8, 3)}, **linear)
     result = wiring("fit", checkpoint, "-o", tmp_path / "net.json", "--picture", tmp_path / "net.png", "-k", "conv2=3")
     assert result.exit_code == 0, result.output
     assert "median R²" in result.output and (tmp_path / "net.png").read_bytes().startswith(b"\x89PNG")
@@ -164,13 +168,15 @@ def test_formats_and_names(tmp_path):
     from safetensors.torch import save_file
     state = {"module.layer1.0.conv1.weight": torch.randn(6, 4, 3, 3), "module.layer1.0.bn1.weight": torch.rand(6),
              "module.layer1.0.bn1.bias": torch.rand(6), "module.layer1.0.bn1.running_mean": torch.rand(6),
-             "module.layer1.0.bn1.running_var": torch.rand(6), "module.layer1.0.bn1.num_batches_tracked": torch.tensor(3)}
+             "module.layer1.0.bn1.running_var": torch.rand(6),
+             "module.layer1.0.bn1.num_batches_tracked": torch.tensor(3)}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "a.pth")
     save_file(state, tmp_path / "a.safetensors")
     np.save(tmp_path / "kernels.npy", filters())
     a, b = (fit_statistics(tmp_path / name) for name in ("a.pth", "a.safetensors"))
     assert set(a.layers) == {"layer1.0.conv1", "layer1.0.bn1"}
-    assert a.layer("layer1.0.bn1").norm.gamma.mean == pytest.approx(state["module.layer1.0.bn1.weight"].mean().item(), rel=1e-5)
+    gamma = state["module.layer1.0.bn1.weight"]
+    assert a.layer("layer1.0.bn1").norm.gamma.mean == pytest.approx(gamma.mean().item(), rel=1e-5)
     assert files.encode(a).split('"layers"')[1] == files.encode(b).split('"layers"')[1]
     assert fit_statistics(tmp_path / "kernels.npy").layer("kernels").gabors is not None
 
@@ -194,7 +200,8 @@ def bad_checkpoints(folder):
     np.savez(buffer, **good)
     with zipfile.ZipFile(folder / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("conv1.weight.npy", "w") as member:
-            np.lib.format.write_array_header_1_0(member, {"descr": "|b1", "fortran_order": False, "shape": (LARGEST + 1,)})
+            header = {"descr": "|b1", "fortran_order": False, "shape": (LARGEST + 1,)}
+            np.lib.format.write_array_header_1_0(member, header)
     with open(folder / "bomb.npz", "r+b") as file:  # the directory says that it unpacks to 4 GiB
         content = bytearray(file.read())
         at = content.rindex(b"PK\x01\x02")
@@ -208,15 +215,16 @@ def bad_checkpoints(folder):
     np.savez(folder / "objects.npz", a=np.array([{}], dtype=object))
     return [
         ("absent.npz", "no checkpoint"), ("cut.npz", "cannot be read|truncated"), ("empty.npz", "cannot be read"),
-        ("text.pth", "cannot be read|refused"), ("evil.pth", "refused|cannot be read"), ("objects.npz", "cannot be read"),
+        ("text.pth", "cannot be read|refused"), ("evil.pth", "refused|cannot be read"),
+        ("objects.npz", "cannot be read"),
         ("bomb.npz", "cannot be read|unpack"),
         (npz(folder / "nan.npz", **{"conv1.weight": nan}).name, "NaN or infinity"),
         (npz(folder / "words.npz", **{"conv1.weight": np.array(["a"])}).name, "numbers"),
         (npz(folder / "nothing.npz", bias=np.zeros(3)).name, "holds no convolution"),
         (npz(folder / "void.npz", **{"conv1.weight": np.zeros((0, 3, 7, 7))}).name, "holds no weights"),
         (npz(folder / "cornet.npz", **{"V1.conv1.weight": filters(64)}).name, "no whole CORnet-S: it lacks"),
-        (npz(folder / "googlenet.npz", **{"conv1/7x7_s2.weight": filters(64)}).name, "looks like a BVLC GoogLeNet but lacks"),
-        (npz(folder / "mono.npz", **{"conv1/7x7_s2.weight": filters(4, 1)}).name, "input channels"),
+        (npz(folder / "googlenet.npz", **{"conv1/7x7_s2.weight": filters(64)}).name, "BVLC GoogLeNet but lacks"),
+        (npz(folder / "mono.npz", **{"conv1/7x7_s2.weight": filters(4, 1)}).name, "3 input channels"),
     ]
 
 
@@ -243,7 +251,8 @@ def test_a_misshapen_or_extra_cornet_layer_is_named(tmp_path):
 
 @pytest.mark.parametrize("arguments, complaint", [
     (["--layers", "conv9"], "no layer 'conv9'"), (["-k", "conv1"], "LAYER=NUMBER"), (["-k", "conv9=3"], "conv9"),
-    (["-k", "conv1=0"], "LAYER=NUMBER"), (["--components", "40"], "40 components"), (["-k", "conv1=999"], "999 clusters"),
+    (["-k", "conv1=0"], "LAYER=NUMBER"), (["--components", "40"], "40 components"),
+    (["-k", "conv1=999"], "999 clusters"),
     (["--picture", "no/such/folder.png"], "no folder"), (["--picture", "x.gif"], "no .png")])
 def test_bad_options_are_a_sentence_and_leave_no_file(tmp_path, monkeypatch, arguments, complaint):
     monkeypatch.chdir(tmp_path)

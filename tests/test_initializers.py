@@ -10,15 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wiring_plugins import (Architecture, BatchNorm, Commitment, Init, Initializer, Layer, LayerContext, Recipe, Registry,
-                            RegistrationError, UnknownName, WiringError, draw_weights, from_plain, layer_rng,
-                            load_registry, to_plain)
+from wiring_plugins import (Architecture, BatchNorm, Commitment, Init, Layer, LayerContext, Recipe, RegistrationError,
+                            UnknownName, WiringError, draw_weights, from_plain, layer_rng, load_registry, to_plain)
 from wiring_plugins.counting import count
 from wiring_plugins.fitting.fit import fit_distribution
 from wiring_plugins.seeding import quick_normal
 
 REGISTRY = load_registry()
-SOURCES = {"gabor": ("googlenet", "v1-physiology"), "uniform-fan-in": (None,)}
 SAME_FOR_ALL_SEEDS = {"constant"}
 
 shapes = st.tuples(st.integers(1, 24), st.integers(1, 17), st.integers(1, 9), st.integers(1, 9))
@@ -104,7 +102,8 @@ def test_misspelt_parameters_are_a_sentence():
 
 
 @pytest.mark.parametrize("init", [
-    Init("permute", base=Init("kaiming"), params={"within": "row"}), Init("sign", params={"negative": 0.9, "positive": 0.9}),
+    Init("permute", base=Init("kaiming"), params={"within": "row"}),
+    Init("sign", params={"negative": 0.9, "positive": 0.9}),
     Init("zero", base=Init("kaiming"), params={"share": 2}), Init("distribution", params={"family": "laplac"}),
     Init("distribution", params={"family": "beta"}), Init("distribution", params={"family": "t", "arguments": (-3,)}),
     Init("best-distribution", source="googlenet", layer="V1.conv2", params={"per": "row"})], ids=str)
@@ -128,7 +127,8 @@ def test_the_first_layer_has_none_before_it():
 @pytest.mark.parametrize("within, axes", [("channel", (2, 3)), ("kernel", (1, 2, 3)), ("layer", (0, 1, 2, 3))])
 def test_permute_moves_weights_within_their_group_only(within, axes):
     shape = (5, 4, 3, 3)
-    base, moved = drawn(Init("kaiming"), shape), drawn(Init("permute", base=Init("kaiming"), params={"within": within}), shape)
+    base = drawn(Init("kaiming"), shape)
+    moved = drawn(Init("permute", base=Init("kaiming"), params={"within": within}), shape)
     assert not np.array_equal(base, moved)
     groups = shape[:4 - len(axes)]
     assert np.array_equal(np.sort(base.reshape(*groups, -1)), np.sort(moved.reshape(*groups, -1)))

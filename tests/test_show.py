@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from wiring_plugins import (Architecture, BatchNorm, Commitment, Init, Layer, Recipe, RegistrationError, StatisticsSource,
-                            UnknownName, WiringError, load_registry)
+from wiring_plugins import (Architecture, BatchNorm, Commitment, Init, Layer, Recipe, RegistrationError,
+                            StatisticsSource, UnknownName, WiringError, load_registry)
 from wiring_plugins.cli import make_app
 from wiring_plugins.counting import count
 from wiring_plugins.initializer_page import page
@@ -57,7 +57,8 @@ def test_batch_norm_policies():
     borrowed = state(registry, statistics="borrowed", source="trained")
     assert np.array_equal(borrowed["running_mean"], np.arange(400)) and (borrowed["running_var"] == 4).all()
     sampled = state(registry, statistics="calibrated", affine="sampled", source="trained")
-    assert sampled["bias"].mean() == pytest.approx(-1, abs=0.1) and sampled["bias"].std() == pytest.approx(0.5, abs=0.06)
+    assert sampled["bias"].mean() == pytest.approx(-1, abs=0.1)
+    assert sampled["bias"].std() == pytest.approx(0.5, abs=0.06)
     assert (sampled["weight"] >= 0).all() and (sampled["weight"] == 0).any()  # γ ~ N(.1, .2), cut at 0
     assert (sampled["running_var"] == 1).all()
     assert all(values.dtype == np.float32 for values in (unit | borrowed | sampled).values())
@@ -113,7 +114,8 @@ def test_filters_are_drawn_side_by_side(tmp_path):
     side = 8 * (7 * PIXEL + GAP) + GAP
     assert picture.shape == (side, 2 * side + 4 * GAP, 3)
     # Gabors are smooth: neighbouring weights are alike; slices with independent noise are not
-    left, right = (part[GAP + PIXEL // 2::PIXEL, :, 0].astype(float) for part in (picture[:, :side], picture[:, -side:]))
+    halves = picture[:, :side], picture[:, -side:]
+    left, right = (half[GAP + PIXEL // 2::PIXEL, :, 0].astype(float) for half in halves)
     assert np.abs(np.diff(left, axis=0)).mean() < np.abs(np.diff(right, axis=0)).mean()
     assert os.listdir(tmp_path) == ["wc.png"]
 
@@ -129,7 +131,8 @@ def test_one_kernel_is_drawn_in_its_colours():
 @pytest.mark.parametrize("arguments, complaint", [
     (["show", "wiring-wx"], "wiring-wc"), (["show", "wiring-wc@googlenit"], "googlenet"),
     (["show", "wiring-kaiming@googlenet"], "draws from a statistics source"),
-    (["show", "wiring-wc", "--filters", "a.jpg"], ".png"), (["show", "wiring-wc", "--filters", "no/folder/a.png"], "no folder")])
+    (["show", "wiring-wc", "--filters", "a.jpg"], ".png"),
+    (["show", "wiring-wc", "--filters", "no/folder/a.png"], "no folder")])
 def test_bad_requests_are_a_sentence_and_leave_no_file(tmp_path, monkeypatch, arguments, complaint):
     monkeypatch.chdir(tmp_path)
     result = wiring(*arguments)

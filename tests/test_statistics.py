@@ -14,18 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from wiring_plugins import CorruptFile, DataUnavailable, LayerContext, UnknownName, WiringError, layer_rng, load_registry
+from wiring_plugins import (CorruptFile, DataUnavailable, LayerContext, UnknownName, WiringError, layer_rng,
+                            load_registry)
 from wiring_plugins.cli import make_app
 from wiring_plugins.initializers.cluster import cluster
 from wiring_plugins.statistics import files, wiring_up_vision
 from wiring_plugins.statistics.pickles import read_plain_pickle
-from wiring_plugins.statistics.types import Clusters, LayerStatistics, Mixture, Statistics, canonical, from_vectors, to_vectors
+from wiring_plugins.statistics.types import (Clusters, LayerStatistics, Mixture, Statistics, canonical, from_vectors,
+                                             to_vectors)
 
 PUBLISHED = {  # mean and standard deviation of the layers that the reference procedure samples
     "V1.conv2": (-.0033, .0599), "V2.conv_input": (.0048, .0603), "V2.skip": (-.0008, .0291),
     "V2.conv1": (-.0029, .0313), "V2.conv2": (-.0005, .0120), "V4.conv_input": (-.0002, .0394),
     "V4.skip": (-.0002, .0129), "V4.conv1": (-.0020, .0267), "V4.conv2": (-.0003, .0105),
-    "IT.conv_input": (.0008, .0301), "IT.skip": (.0001, .0108), "IT.conv1": (-.0018, .0212), "IT.conv2": (-.0006, .0071),
+    "IT.conv_input": (.0008, .0301), "IT.skip": (.0001, .0108), "IT.conv1": (-.0018, .0212),
+    "IT.conv2": (-.0006, .0071),
 }
 
 
@@ -187,7 +190,8 @@ def test_any_bytes_are_plain_values_or_refused(tmp_path_factory, data):
 
 
 def test_plain_content_survives_the_restricted_unpickler(tmp_path):
-    content = {"mean": [np.float64(0.5), 2], "centers": np.arange(6, dtype=">f4").reshape(1, 2, 3), "n": OrderedDict(a=1)}
+    centers = np.arange(6, dtype=">f4").reshape(1, 2, 3)
+    content = {"mean": [np.float64(0.5), 2], "centers": centers, "n": OrderedDict(a=1)}
     (tmp_path / "good.pkl").write_bytes(pickle.dumps(content))
     read = read_plain_pickle(tmp_path / "good.pkl")
     assert read["mean"] == content["mean"] and read["n"] == content["n"]

@@ -127,8 +127,8 @@ def draw_weights(recipe: Recipe, registry: Registry) -> Mapping[str, np.ndarray]
 
 def _sampled(initializer: Initializer, rng, layer: Layer, context: LayerContext, params: Mapping) -> np.ndarray:
     if "previous" in initializer.needs and context.previous is None:
-        raise WiringError(f"Initialiser {initializer.name!r} makes weights from those of the layer before, and there is none "
-                          f"before {layer.path}. Give it to a later layer.")
+        raise WiringError(f"Initialiser {initializer.name!r} makes weights from those of the layer before, and there "
+                          f"is none before {layer.path}. Give it to a later layer.")
     try:
         weights = initializer.sample(rng, layer.shape, context, **params)
     except TypeError as error:

@@ -76,7 +76,8 @@ def count(recipe: Recipe, registry: Registry) -> Count:
     if policy.statistics == "borrowed":
         running = 2 * channels
     trained_norms = norm_numbers + running if policy.draws and registry.source(policy.source).trained else 0
-    sizes = {layer.path: math.prod(layer.shape) + (layer.shape[0] if layer.bias else 0) for layer in architecture.layers}
+    sizes = {layer.path: math.prod(layer.shape) + (layer.shape[0] if layer.bias else 0)
+             for layer in architecture.layers}
     return Count(
         layers=tuple(rows), parameters=sum(sizes.values()), running_statistics=running,
         trained_parameters=sum(size for path, size in sizes.items() if _learns(path, recipe)),

@@ -1,4 +1,4 @@
-"""`wiring initializers`: every initialiser with formula, source and numbers needed; also as the page docs/initialisers.md."""
+"""`wiring initializers`: every initialiser with formula, source and numbers needed; also docs/initialisers.md."""
 import inspect
 import re
 from typing import Annotated
@@ -24,17 +24,17 @@ TAIL = """
 | channel normal | left out | two numbers for every slice: more than a 1x1 layer has weights; its code does not run |
 | uncut Gabor samples | clipped to the range of the fits | an envelope of negative width is none; `gabor` |
 | amplitudes of Gabor fits | fitted; the reference's are lost | both sides of its fit were normalised |
-| no spread in 1x1 clusters | measured; for the published files, that of a halved normal distribution | two distinct weights \
-in a whole layer are an artefact; `faithful=True` brings it back |
-| counts of clusters in order, the rest cut | scaled to add up | the last clusters were drawn too rarely; `faithful=True` |
+| no spread in 1x1 clusters | measured; for the published files, that of a halved normal distribution | two distinct \
+weights in a whole layer are an artefact; `faithful=True` brings it back |
+| counts of clusters in order, the rest cut | scaled to add up | the last clusters were too rare; `faithful=True` |
 | full covariance of whole kernels | diagonal, of layers with up to 256 weights a kernel | no layer has kernels enough |
 | best distribution by histogram, refitted per kernel | by likelihood per layer, location and scale per kernel | fewer \
 numbers, no choice of bins |
-| mutual information by nearest neighbours, square layers | of normal variables, any shape | minutes for a small layer, \
-and never finite for a kernel with itself |
+| mutual information by nearest neighbours, square layers | of normal variables, any shape | minutes for a small \
+layer, and never finite for a kernel with itself |
 | eigenvalue of a template's slice | drawn from the fitted normal | a template is the trained network itself |
 | γ drawn below 0 | 0 | it would turn a channel's response upside down; BatchNorm policy `sampled` |
-| running statistics of the trained network, unsaid | BatchNorm policy `borrowed`, counted | it is borrowed from training |
+| running statistics of the trained network, unsaid | BatchNorm policy `borrowed`, counted | they were trained |
 """
 
 
@@ -61,7 +61,8 @@ def page(initializers) -> str:
     initializers = sorted(initializers, key=lambda initializer: initializer.name)
     rows = [f"| [`{each.name}`](#{each.name}) | {parts(each)[0]} | {parts(each)[1]} |" for each in initializers]
     sections = "\n".join(section(each) for each in initializers)
-    return "\n".join([HEAD, "| initialiser | what it is | numbers needed |", "|---|---|---|", *rows, "", sections, TAIL.lstrip()])
+    head = [HEAD, "| initialiser | what it is | numbers needed |", "|---|---|---|"]
+    return "\n".join([*head, *rows, "", sections, TAIL.lstrip()])
 
 
 def parts(initializer: Initializer) -> tuple[str, str]:

@@ -17,8 +17,8 @@ def wiring_commands(bench):
     def init(
         name: Annotated[str, typer.Argument(help="A model whose convolutions are wired from clusters.")] = "wiring-wc",
         repeats: Annotated[int, typer.Option(min=1, help="Times that our way runs; the best counts.")] = 5,
-        share: Annotated[float, typer.Option(min=0.001, max=1.0, help="Share of each layer's kernels that the plain loop "
-                                             "draws; its time is scaled up.")] = 1.0,
+        share: Annotated[float, typer.Option(min=0.001, max=1.0, help="Share of each layer's kernels that the plain "
+                                             "loop draws; its time is scaled up.")] = 1.0,
     ) -> None:
         """Wire a model, and time it against one loop over kernels and channels."""
         from concurrent.futures import ProcessPoolExecutor
@@ -28,7 +28,8 @@ def wiring_commands(bench):
             plain = fresh.submit(_plain, name, share).result() / share
         print(f"{name}: {weights:,} weights of convolutions and linear layers, on {_cores()} cores")
         print(f"  ours           best {best:6.2f} s of {repeats}, first {first:.2f} s, peak memory {peak:.0f} MB")
-        print(f"  plain loop          {plain:6.2f} s{f' (scaled from {share:.1%} of the kernels)' if share < 1 else ''}")
+        scaled = f" (scaled from {share:.1%} of the kernels)" if share < 1 else ""
+        print(f"  plain loop          {plain:6.2f} s{scaled}")
         print(f"  ratio               {plain / best:6.1f}")
 
     @bench.command("gabor-fit")
@@ -49,7 +50,7 @@ def wiring_commands(bench):
         slow = (time.perf_counter() - start) / len(by_scipy) * len(slices)
         print(f"{len(slices)} slices of {checkpoint.name}")
         print(f"  ours, all at once   {seconds:7.1f} s, median R² {r2:.3f}; random filters {chance:.3f}")
-        print(f"  scipy, one by one   {slow:7.1f} s, median R² {np.median(by_scipy):.3f} (scaled from {len(by_scipy)} slices)")
+        print(f"  scipy, one by one   {slow:7.1f} s, median R² {np.median(by_scipy):.3f}, scaled from {len(by_scipy)}")
         print(f"  ratio               {slow / seconds:7.1f}")
 
 
@@ -125,10 +126,10 @@ def _fit_by_scipy(target: np.ndarray, starts: int = 10) -> float:
 
     def residual(p: np.ndarray) -> np.ndarray:
         f, theta, sigma_x, sigma_y, x, y, phase, scale, offset = p
-        one = {name: np.full((1, 1), value) for name, value in dict(
-            frequency=f, orientation=theta, sigma_x=sigma_x, sigma_y=sigma_y, x=x, y=y, phase=phase, scale=scale).items()}
-        return (render(GaborParameters(**one), size, size)[0, 0] + offset - target).ravel()
+        one = dict(frequency=f, orientation=theta, sigma_x=sigma_x, sigma_y=sigma_y, x=x, y=y, phase=phase, scale=scale)
+        gabor = GaborParameters(**{name: np.full((1, 1), value) for name, value in one.items()})
+        return (render(gabor, size, size)[0, 0] + offset - target).ravel()
 
-    errors = [least_squares(residual, np.r_[rng.uniform(low, high)[:7], 10, 0], bounds=(low, high), x_scale="jac").cost * 2
-              for _ in range(starts)]
+    begin = (np.r_[rng.uniform(low, high)[:7], 10, 0] for _ in range(starts))
+    errors = [2 * least_squares(residual, start, bounds=(low, high), x_scale="jac").cost for start in begin]
     return 1 - min(errors) / target.size / target.var()

@@ -29,8 +29,8 @@ def _begin(layer: Layer, recipe: Recipe, source) -> dict[str, np.ndarray]:
     if source is not None:
         held = getattr(source.layer(layer.path), "norm", None)
         if held is None:
-            raise WiringError(f"Source {policy.source!r} holds no normalisation statistics for {layer.path}. Fit a network "
-                              "that has them with `wiring fit`, or take the policy 'calibrated'.")
+            raise WiringError(f"Source {policy.source!r} holds no normalisation statistics for {layer.path}. Fit a "
+                              "network that has them with `wiring fit`, or take the policy 'calibrated'.")
         if policy.affine == "sampled":
             rng = layer_rng(recipe.seed, layer.path)
             # a trained γ is positive; a negative draw would turn the channel's response upside down

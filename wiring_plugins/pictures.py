@@ -40,7 +40,8 @@ def draw_grid(kernels: np.ndarray, columns: int | None = None) -> np.ndarray:
 def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Two pictures in one, a gap between them, the lower one filled up with white."""
     height = max(len(left), len(right))
-    padded = [np.pad(picture, ((0, height - len(picture)), (0, 0), (0, 0)), constant_values=255) for picture in (left, right)]
+    padded = [np.pad(picture, ((0, height - len(picture)), (0, 0), (0, 0)), constant_values=255)
+              for picture in (left, right)]
     return np.concatenate([padded[0], np.full((height, 4 * GAP, 3), 255, dtype=np.uint8), padded[1]], axis=1)
 
 

@@ -47,8 +47,8 @@ class Registry:
             _look_up("layer", path, wired, owner=f"{architecture.name} (init of {owner})")
             for step in init.steps():
                 if "template" in self.initializer(step.kind).needs and step.base is None:
-                    raise RegistrationError(f"Init({step.kind!r}) of {path} in {owner} alters weights and needs them: give "
-                                            f"Init({step.kind!r}, base=Init('kaiming')), or another base.")
+                    raise RegistrationError(f"Init({step.kind!r}) of {path} in {owner} alters weights and needs them: "
+                                            f"give Init({step.kind!r}, base=Init('kaiming')), or another base.")
                 if step.source is not None:
                     self.source(step.source)
         if missing := [path for path in wired if path not in recipe.init]:

@@ -7,7 +7,7 @@ import numpy as np
 def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
     """Images (..., h, w) resampled linearly to (..., height, width), as float32.
 
-    Making smaller averages over the pixels that fall together, so that nothing aliases. The same size is the same image.
+    Making smaller averages over the pixels that fall together, so that nothing aliases.
     """
     images = np.asarray(images, dtype=np.float32)
     if images.shape[-2:] == (height, width):

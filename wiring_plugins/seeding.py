@@ -18,7 +18,7 @@ def layer_rng(seed: int, layer: str) -> np.random.RandomState:
 
 
 def normal(rng: np.random.RandomState, shape: tuple[int, ...], *, std: float, mean: float = 0.0) -> np.ndarray:
-    """Independent normal numbers as a float32 array of `shape`, drawn in blocks so that no float64 copy is ever whole."""
+    """Independent normal numbers, float32 of `shape`, drawn in blocks so that no float64 copy is ever whole."""
     weights = np.empty(shape, dtype=np.float32)
     flat = weights.reshape(-1)
     block = 1 << 20

@@ -12,7 +12,7 @@ def wiring_commands(app):
 
     @app.command()
     def show(
-        name: Annotated[str, typer.Argument(help="A model, as `wiring models` lists it; NAME@SOURCE for another source.")],
+        name: Annotated[str, typer.Argument(help="A model that `wiring models` lists, or NAME@SOURCE.")],
         filters: Annotated[Path, typer.Option(help="Draw the kernels of the first convolution into this .png.")] = None,
         compare: Annotated[str, typer.Option(help="Another model, shown side by side.")] = "",
     ) -> None:
@@ -42,16 +42,17 @@ def describe(recipe: Recipe, registry) -> None:
          "+".join(step.source for step in row.init.steps() if step.source) or "-", f"{row.numbers:,}",
          "yes" if row.learns else "no") for row in counted.layers])
     tops = list(dict.fromkeys(row.layer.path.split(".")[0] for row in counted.layers))
-    fixed = [top for top in tops if not any(row.learns for row in counted.layers if row.layer.path.split(".")[0] == top)]
+    learning = {row.layer.path.split(".")[0] for row in counted.layers if row.learns}
+    fixed = [top for top in tops if top not in learning]
     print(f"""
 Learns: {', '.join(recipe.trainable) or 'nothing'}. Stays as born: {', '.join(fixed) or 'nothing as a whole'}.
 Batch normalisation: {policy_in_words(recipe)}.
-Synapses: {counted.synapses:,}, of which {counted.trained_synapses:,} ({share(counted.trained_synapses, counted.synapses)}) \
-may learn.
+Synapses: {counted.synapses:,}, of which {counted.trained_synapses:,} \
+({share(counted.trained_synapses, counted.synapses)}) may learn.
 Parameters with biases and normalisation: {counted.parameters:,}, of which {counted.trained_parameters:,} \
 ({share(counted.trained_parameters, counted.parameters)}) may learn.
-Wired from {counted.numbers:,} numbers ({counted.numbers * BITS:,} bits at {BITS} bits each); {counted.borrowed:,} of them \
-are borrowed from a trained network.
+Wired from {counted.numbers:,} numbers ({counted.numbers * BITS:,} bits at {BITS} bits each); \
+{counted.borrowed:,} of them are borrowed from a trained network.
 Seed: {recipe.seed}. Reference: {recipe.reference or 'none'}.
 """)
 

@@ -15,7 +15,7 @@ LARGEST = 4 << 30
 """Bytes that a checkpoint's arrays may unpack to."""
 
 INCEPTIONS = {"V2": ("3a", "3b"), "V4": ("4a", "4e"), "IT": ("5a", "5b")}
-"""First and last inception module of each of GoogLeNet's three resolutions, which stand for CORnet-S's recurrent areas."""
+"""First and last inception module of each of GoogLeNet's resolutions, which stand for CORnet-S's recurrent areas."""
 
 GOOGLENET_AREAS = {"V1.conv1": "conv1/7x7_s2", "V1.conv2": "conv2/3x3"} | {
     f"{area}.{ours}": f"inception_{module}/{theirs}"
@@ -36,9 +36,9 @@ RESNET_AREAS = {"V1.conv1": "conv1", "V1.conv2": "layer1.0.conv2"} | {
 class Layout:
     """How a known family of networks names its layers and takes its images.
 
-    areas: CORnet-S layer -> layer of this network that stands for it; only these are fitted unless others are asked for.
-    bgr: the first layer's channels are blue, green, red. scale: per channel (red, green, blue), how much one unit of
-        CORnet-S's normalised input is in this network's.
+    areas: CORnet-S layer -> layer of this network that stands for it; only these are fitted if no others are asked for.
+    bgr: the first layer's channels are blue, green, red.
+    scale: per channel (red, green, blue), how much one unit of CORnet-S's normalised input is in this network's.
     """
 
     name: str
@@ -55,7 +55,8 @@ GOOGLENET = Layout(name="BVLC GoogLeNet", areas=GOOGLENET_AREAS, bgr=True, scale
 
 def layout_of(arrays: Mapping[str, np.ndarray]) -> Layout:
     """The family that names its layers like this."""
-    for known, mark in ((GOOGLENET, "conv1/7x7_s2.weight"), (CORNET, "V1.conv1.weight"), (RESNET, "layer4.1.conv3.weight")):
+    marks = {"conv1/7x7_s2.weight": GOOGLENET, "V1.conv1.weight": CORNET, "layer4.1.conv3.weight": RESNET}
+    for mark, known in marks.items():
         if mark in arrays:
             return known
     return PLAIN
@@ -78,12 +79,12 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         try:
             _refuse_bombs(path)
             loaded = np.load(path, allow_pickle=False)
-            arrays = {path.stem: loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+            arrays = {path.stem: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
         except CorruptFile:
             raise
         except Exception as error:  # numpy and zipfile raise many things over a damaged file
-            raise CorruptFile(f"{path} cannot be read as arrays ({type(error).__name__}: {error}). It may be truncated "
-                              "or hold Python objects, which are refused; get it again, or save arrays alone.") from error
+            raise CorruptFile(f"{path} cannot be read as arrays ({type(error).__name__}: {error}). It may be "
+                              "truncated, or hold Python objects, which are refused; get it again, or save arrays alone.") from error
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":
             raise CorruptFile(f"{path}: {name} has the type {array.dtype}, where weights are numbers.")
@@ -98,11 +99,11 @@ def _refuse_bombs(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             size = max(size, sum(member.file_size for member in archive.infolist()))
     if size > LARGEST:
-        raise CorruptFile(f"{path} would unpack to {size / 2 ** 30:.1f} GiB; {LARGEST >> 30} GiB is the most that is read.")
+        raise CorruptFile(f"{path} would unpack to {size / 2 ** 30:.1f} GiB; {LARGEST >> 30} GiB is the most.")
 
 
 def layer_weights(arrays: Mapping[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
-    """Weights of convolutions and linear layers by layer; the first layer in red, green, blue and CORnet-S's input unit."""
+    """Weights of convolutions and linear layers; the first layer in red, green, blue and CORnet-S's input unit."""
     weights = {name.removesuffix(".weight"): array for name, array in arrays.items()
                if array.ndim in (2, 4) and not name.endswith(".bias")}
     for name, array in weights.items():
@@ -111,7 +112,7 @@ def layer_weights(arrays: Mapping[str, np.ndarray], layout: Layout) -> dict[str,
     if layout.bgr:
         first = layout.areas["V1.conv1"]
         if weights[first].shape[1] != 3:
-            raise CorruptFile(f"Layer {first} has {weights[first].shape[1]} input channels where a {layout.name} has 3.")
+            raise CorruptFile(f"Layer {first} of a {layout.name} has 3 input channels, not {weights[first].shape[1]}.")
         weights[first] = weights[first][:, ::-1] * np.reshape(layout.scale, (1, 3, 1, 1)).astype(np.float32)
     return weights
 
@@ -121,10 +122,11 @@ def check_cornet(arrays: Mapping[str, np.ndarray], path: Path) -> None:
     from ..architectures.cornet_s import CORNET_S
     expected = {layer.path: layer.shape for layer in CORNET_S.layers}
     given = {name.removesuffix(".weight"): array.shape for name, array in arrays.items() if name.endswith(".weight")}
-    for problem, names in (
-            ("lacks", expected.keys() - given.keys()), ("has the unexpected", given.keys() - expected.keys()),
-            ("has the wrong shape of", {name for name in expected.keys() & given.keys() if expected[name] != given[name]})):
+    misshapen = {name for name in expected.keys() & given.keys() if expected[name] != given[name]}
+    for problem, names in (("lacks", expected.keys() - given.keys()),
+                           ("has the unexpected", given.keys() - expected.keys()),
+                           ("has the wrong shape of", misshapen)):
         if names:
-            raise CorruptFile(f"{path} is no whole CORnet-S: it {problem} {', '.join(sorted(names)[:3])}"
-                              f"{f' and {len(names) - 3} more' if len(names) > 3 else ''}. Name the layers to be fitted "
-                              "with --layers, or give a whole checkpoint.")
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise CorruptFile(f"{path} is no whole CORnet-S: it {problem} {', '.join(sorted(names)[:3])}{more}. Name "
+                              "the layers to be fitted with --layers, or give a whole checkpoint.")

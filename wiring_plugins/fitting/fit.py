@@ -93,8 +93,8 @@ def _fit_layer(weights: np.ndarray, k: int | None, components: int | None, keep_
     from .mixtures import fit_gabor_prior, fit_mixture
 
     flat = weights.reshape(len(weights), -1).astype(np.float64)
-    parts = dict(normal=_normal(flat), distribution=fit_distribution(flat),
-                 kernels=KernelNormals(mean=flat.mean(axis=1).astype(np.float32), std=flat.std(axis=1).astype(np.float32)))
+    mean, std = flat.mean(axis=1).astype(np.float32), flat.std(axis=1).astype(np.float32)
+    parts = dict(normal=_normal(flat), distribution=fit_distribution(flat), kernels=KernelNormals(mean=mean, std=std))
     if weights.ndim == 4:
         outputs, inputs, height, width = weights.shape
         parts["clusters"] = fit_clusters(weights, k=k)
@@ -128,7 +128,7 @@ def largest_eigenvalues(weights: np.ndarray) -> np.ndarray:
 
 
 def fit_distribution(kernels: np.ndarray) -> Distribution:
-    """The family of the greatest likelihood over a layer's weights (kernels, weights), and each kernel's location, scale.
+    """The likeliest family for a layer's weights (kernels, weights), and each kernel's location and scale.
 
     Every family is fitted to 5,000 weights that are standardised by kernel; a kernel's location and scale then follow
     from its mean and standard deviation.
@@ -154,17 +154,19 @@ def fit_distribution(kernels: np.ndarray) -> Distribution:
 
 def _fit_norm(layer: str, arrays: Mapping[str, np.ndarray], path: Path) -> NormStatistics:
     try:
-        gamma, beta, mean, var = (arrays[f"{layer}.{part}"] for part in ("weight", "bias", "running_mean", "running_var"))
+        gamma, beta, mean, var = (arrays[f"{layer}.{part}"].astype(np.float32)
+                                  for part in ("weight", "bias", "running_mean", "running_var"))
     except KeyError as error:
         raise CorruptFile(f"{path} lacks {error.args[0]}, which its normalisation {layer} needs.") from None
     if not gamma.shape == beta.shape == mean.shape == var.shape:
         raise CorruptFile(f"{path}: the parts of normalisation {layer} have different shapes.")
     return LayerStatistics(shape=gamma.shape, norm=NormStatistics(
-        gamma=_normal(gamma), beta=_normal(beta), running_mean=mean.astype(np.float32), running_var=var.astype(np.float32)))
+        gamma=_normal(gamma), beta=_normal(beta), running_mean=mean, running_var=var))
 
 
 def _normal(values: np.ndarray) -> Normal:
-    return Normal(mean=float(np.float32(values.mean(dtype=np.float64))), std=float(np.float32(values.std(dtype=np.float64))))
+    mean, std = values.mean(dtype=np.float64), values.std(dtype=np.float64)
+    return Normal(mean=float(np.float32(mean)), std=float(np.float32(std)))
 
 
 def _provenance(path: Path, layout, checksum: str, fitted: Mapping, name, layers, k, components) -> dict:
@@ -205,8 +207,8 @@ def wiring_commands(app):
         checkpoint: Annotated[Path, typer.Argument(help="Trained weights: .safetensors, .pth, .npz or .npy.")],
         output: Annotated[Path, typer.Option("--output", "-o", help="The statistics file to write (.json).")],
         layers: Annotated[list[str], typer.Option(help="Only layers of this name or pattern; may be repeated.")] = [],
-        clusters: Annotated[list[str], typer.Option("--clusters", "-k", help="LAYER=NUMBER of clusters, or 'reference' for "
-                                                    "the reference work's; may be repeated.")] = [],
+        clusters: Annotated[list[str], typer.Option("--clusters", "-k", help="LAYER=NUMBER of clusters, or 'reference' "
+                                                    "for the reference work's; may be repeated.")] = [],
         components: Annotated[int, typer.Option(help="Components of the Gabor prior; 0 for the choice by BIC.")] = 0,
         name: Annotated[str, typer.Option(help="Name of the source; that of the checkpoint if left out.")] = "",
         picture: Annotated[Path, typer.Option(help="Also draw filters beside their Gabor fits into this .png.")] = None,
@@ -239,6 +241,6 @@ def wiring_commands(app):
         if picture:
             from ..pictures import draw_pairs
             if not pictures:
-                raise WiringError("No picture was drawn: Gabors are fitted to layers with 5x5 or larger kernels that see the "
-                                  "image, and none of these is one.")
+                raise WiringError("No picture was drawn: Gabors are fitted to layers with 5x5 or larger kernels that "
+                                  "see the image, and none of these is one.")
             draw_pairs(*next(iter(pictures.values())), picture)

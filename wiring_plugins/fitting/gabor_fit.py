@@ -17,10 +17,10 @@ STEPS = 60
 """Steps of the refinement; it stops before when no error falls any more."""
 
 DEAD = 1e-5
-"""A slice whose weights vary less than this, relative to the layer's most varied slice, is dead: it has no shape to fit."""
+"""A slice whose weights vary less than this, relative to the layer's most varied slice, is dead: without a shape."""
 
 RIDGE = 1e-3
-"""Keeps amplitude and offset apart where an envelope is so flat that they would grow without end, one against the other."""
+"""Keeps amplitude and offset from growing without end, one against the other, where an envelope is flat."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ def fit_gabors(filters: np.ndarray, *, progress=lambda done: None) -> tuple[Gabo
     """Least-squares Gabors of every colour slice of `filters` (n, colours, k, k), and the fits as pictures.
 
     slice = a · exp(-½ (x'²/σx² + y'²/σy²)) · cos(2πf x' + φ) + offset. For given f, θ, σx, σy and centre the best a, φ
-    and offset follow from a linear problem (variable projection; Golub & Pereyra 1973, SIAM J Numer Anal 10:413), so that
-    amplitude and offset are found exactly, in the weights' own unit. The six others start from a grid of thousands, of
-    which the ten best per slice are refined side by side (Levenberg-Marquardt), inside :class:`Bounds`.
+    and offset follow from a linear problem (variable projection; Golub & Pereyra 1973, SIAM J Numer Anal 10:413), so
+    that amplitude and offset are found exactly, in the weights' own unit. The six others start from a grid of
+    thousands, of which the ten best per slice are refined side by side (Levenberg-Marquardt), inside :class:`Bounds`.
 
     Returns the fits (scale = a · 2πσxσy) and the fitted slices (n, colours, k, k). A dead slice has amplitude 0, R² 0.
 

@@ -80,4 +80,5 @@ def _shuffled(rng, labels: np.ndarray) -> np.ndarray:
 
 @hookimpl
 def wiring_initializers():
-    return [Initializer(name="cluster", sample=cluster, numbers=numbers_of("clusters"), reference="Geiger et al., ICLR 2022")]
+    return [Initializer(name="cluster", sample=cluster, numbers=numbers_of("clusters"),
+                        reference="Geiger et al., ICLR 2022")]

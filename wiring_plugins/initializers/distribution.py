@@ -17,9 +17,9 @@ def best_distribution(rng: np.random.RandomState, shape: tuple[int, ...], contex
                       per: str = "kernel") -> np.ndarray:
     """The scipy distribution that fits the source's layer best, by likelihood.
 
-    Formula: w = location + scale · F⁻¹(u; shape), u uniform; location and scale of each output kernel (per="kernel"; drawn
-    from the source's pairs where their number differs) or of the layer (per="layer"); the family's shape is the layer's.
-    Source: Geiger et al. (ICLR 2022), "best dist", there by squared error on a histogram.
+    Formula: w = location + scale · F⁻¹(u; shape), u uniform; location and scale of each output kernel (per="kernel";
+    drawn from the source's pairs where their number differs) or of the layer (per="layer"); the family's shape is the
+    layer's. Source: Geiger et al. (ICLR 2022), "best dist", there by squared error on a histogram.
     Numbers needed: 1, the family's shape parameters, and 2 per kernel or 2.
     """
     fitted = held(context, "distribution", "best-distribution")
@@ -40,8 +40,8 @@ def distribution(rng: np.random.RandomState, shape: tuple[int, ...], context: La
                  arguments: tuple[float, ...] = ()) -> np.ndarray:
     """Independent weights of a named scipy distribution, with the mean 0 and the variance of Kaiming weights.
 
-    Formula: w = std · (F⁻¹(u) - mean) / deviation of `scipy.stats.FAMILY` with the shape parameters `arguments`, u uniform,
-    std = sqrt(2 / (k² · C_out)); a family without mean or variance is scaled by its middle half instead.
+    Formula: w = std · (F⁻¹(u) - mean) / deviation of `scipy.stats.FAMILY` with the shape parameters `arguments`, u
+    uniform, std = sqrt(2 / (k² · C_out)); a family without mean or variance is scaled by its middle half instead.
     Source: Geiger et al. (ICLR 2022), "beta", "uniform" and others. "poisson" is left out: weights are no counts.
     Numbers needed: none of a source.
     """

@@ -20,9 +20,9 @@ def gabor(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerCont
     """One Gabor function per output channel and colour, drawn from the source's prior over its parameters.
 
     Formula: :func:`wiring_plugins.gabors.render` (Geiger et al., ICLR 2022), in units of the layer's input pixels.
-    A prior in degrees of visual angle is turned into pixels by the model's commitment; one that was fitted to kernels is
-    scaled to this layer's kernel size. Every kernel has the expected norm of a Kaiming kernel, sqrt(2 · C_in / C_out).
-    A prior without colour gives every input channel the same Gabor (an achromatic filter).
+    A prior in degrees of visual angle is turned into pixels by the model's commitment; one that was fitted to kernels
+    is scaled to this layer's kernel size. Every kernel has the expected norm of a Kaiming kernel, sqrt(2 · C_in /
+    C_out). A prior without colour gives every input channel the same Gabor (an achromatic filter).
     zero_mean: every colour's slice has zero mean, so that the filter is blind to uniform light; without it, as in the
     reference work, blobs that compare colours stay.
     Numbers needed: those of the prior.
@@ -37,8 +37,8 @@ def gabor_independent(rng: np.random.RandomState, shape: tuple[int, ...], contex
                       zero_mean: bool = True) -> np.ndarray:
     """Gabors whose parameters are drawn each for itself: what the mixture's correlations add is the difference.
 
-    Formula: every entry of the vector (f, sin 2θ, cos 2θ, σx, σy, sin φ, cos φ, x, y, scale) of every colour ~ N(mean, std)
-    over the source's fitted filters, clipped to the fits' range; the rest as in 'gabor'.
+    Formula: every entry of the vector (f, sin 2θ, cos 2θ, σx, σy, sin φ, cos φ, x, y, scale) of every colour ~ N(mean,
+    std) over the source's fitted filters, clipped to the fits' range; the rest as in 'gabor'.
     Source: Geiger et al. (ICLR 2022), "gabor_dist". Numbers needed: 20 per colour, and 16 of the ranges.
     """
     _, _, height, width = _conv(shape, "gabor-independent", context)
@@ -68,13 +68,14 @@ def gabor_shuffled(rng: np.random.RandomState, shape: tuple[int, ...], context: 
     """
     _conv(shape, "gabor-shuffled", context)
     fits = held(context, "gabors", "gabor-shuffled")
-    columns = [fits.table[_order(rng, len(fits.table), shape[0])][:, :, column] for column in range(fits.table.shape[2])]
+    columns = [fits.table[_order(rng, len(fits.table), shape[0])][:, :, column]
+               for column in range(fits.table.shape[2])]
     return _drawn(np.stack(columns, axis=2), fits.size, shape, zero_mean)
 
 
 def gabor_bank(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerContext, *,
-               cycles: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0), orientations: int = 4, widths: tuple[float, ...] = (0.15, 0.3),
-               phases: int = 2) -> np.ndarray:
+               cycles: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0), orientations: int = 4,
+               widths: tuple[float, ...] = (0.15, 0.3), phases: int = 2) -> np.ndarray:
     """A fixed bank of achromatic Gabors, in a random order; it repeats where the layer has more kernels.
 
     Formula: as in 'gabor', all combinations of `cycles` per kernel, `orientations` over 180 degrees, round envelopes of
@@ -83,8 +84,10 @@ def gabor_bank(rng: np.random.RandomState, shape: tuple[int, ...], context: Laye
     """
     _, _, height, width = _conv(shape, "gabor-bank", context)
     size = max(height, width)
-    bank = np.array([(f / size, theta, sigma * size, sigma * size, phi, 0, 0, 1) for f, theta, sigma, phi in itertools.product(
-        cycles, np.arange(orientations) * np.pi / orientations, widths, np.arange(phases) * np.pi / phases)])
+    combinations = itertools.product(cycles, np.arange(orientations) * np.pi / orientations, widths,
+                                     np.arange(phases) * np.pi / phases)
+    bank = np.array([(f / size, theta, sigma * size, sigma * size, phi, 0, 0, 1)
+                     for f, theta, sigma, phi in combinations])
     return _drawn(bank[_order(rng, len(bank), shape[0])][:, None], size, shape, zero_mean=True)
 
 
@@ -126,7 +129,8 @@ def wiring_initializers():
     reference = "Geiger et al., ICLR 2022"
     return [
         Initializer(name="gabor", sample=gabor, numbers=numbers_of("gabor_prior"), reference=reference),
-        Initializer(name="gabor-independent", sample=gabor_independent, numbers=_numbers_of_ranges, reference=reference),
+        Initializer(name="gabor-independent", sample=gabor_independent, numbers=_numbers_of_ranges,
+                    reference=reference),
         Initializer(name="gabor-fitted", sample=gabor_fitted, numbers=numbers_of("gabors"), reference=reference),
         Initializer(name="gabor-shuffled", sample=gabor_shuffled, numbers=numbers_of("gabors"), reference=reference),
         Initializer(name="gabor-bank", sample=gabor_bank, reference=reference),

@@ -14,8 +14,8 @@ def held(context: LayerContext, part: str, kind: str):
     found = getattr(context.statistics, part, None)
     if found is None:
         raise WiringError(f"Initialiser {kind!r} of layer {context.layer} needs a source that holds {part!r} for it. "
-                          f"Name one in the recipe, such as Init({kind!r}, source='googlenet'); `wiring statistics show "
-                          "SOURCE` says what a source holds.")
+                          f"Name one in the recipe, such as Init({kind!r}, source='googlenet'); "
+                          "`wiring statistics show SOURCE` says what a source holds.")
     return found
 
 

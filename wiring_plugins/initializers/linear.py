@@ -20,4 +20,5 @@ def uniform_fan_in(rng: np.random.RandomState, shape: tuple[int, ...], context: 
 
 @hookimpl
 def wiring_initializers():
-    return [Initializer(name="uniform-fan-in", sample=uniform_fan_in, reference="LeCun et al., 1998, Efficient BackProp")]
+    return [Initializer(name="uniform-fan-in", sample=uniform_fan_in,
+                        reference="LeCun et al., 1998, Efficient BackProp")]

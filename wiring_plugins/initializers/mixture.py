@@ -32,10 +32,10 @@ def slice_mixture(rng: np.random.RandomState, shape: tuple[int, ...], context: L
 def kernel_mixture(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerContext) -> np.ndarray:
     """Every kernel, all its channels together, is an independent draw from a mixture of normal distributions.
 
-    Formula: kernel ~ Σ_j p_j N(μ_j, diag σ_j²) in C_in · k² dimensions. Where the layer has other inputs than the source,
-    the source's channels repeat; another kernel size is resampled.
-    Source: Geiger et al. (ICLR 2022), "weight mixture" over kernels, there with full covariances of C_in · k² dimensions,
-    which no layer has kernels enough to fit. Numbers needed: those of the mixture.
+    Formula: kernel ~ Σ_j p_j N(μ_j, diag σ_j²) in C_in · k² dimensions. Where the layer has other inputs than the
+    source, the source's channels repeat; another kernel size is resampled.
+    Source: Geiger et al. (ICLR 2022), "weight mixture" over kernels, there with full covariances of C_in · k²
+    dimensions, which no layer has kernels enough to fit. Numbers needed: those of the mixture.
     """
     mixture = held(context, "whole_kernels", "kernel-mixture")
     outputs, inputs = shape[:2]

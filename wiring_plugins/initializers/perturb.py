@@ -8,7 +8,8 @@ from ..hookspecs import hookimpl
 from ..recipe import Initializer, LayerContext
 
 
-def permute(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerContext, *, within: str = "kernel") -> np.ndarray:
+def permute(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerContext, *,
+            within: str = "kernel") -> np.ndarray:
     """The base's weights in a random order: their distribution stays, where they are does not.
 
     Formula: w = base[π], a random permutation π of the weights of each slice (within="channel"), of each output kernel
@@ -17,7 +18,8 @@ def permute(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerCo
     """
     groups = {"channel": shape[0] * shape[1], "kernel": shape[0], "layer": 1}
     if within not in groups:
-        raise WiringError(f"Init('permute') of {context.layer} has within={within!r}. Legal: {', '.join(map(repr, groups))}.")
+        raise WiringError(f"Init('permute') of {context.layer} has within={within!r}. "
+                          f"Legal: {', '.join(map(repr, groups))}.")
     rows = context.template.reshape(groups[within], -1)
     order = rng.random_sample(rows.shape).argsort(axis=1, kind="stable")
     return np.take_along_axis(rows, order, axis=1).reshape(shape)
@@ -51,8 +53,8 @@ def cut_variance(rng: np.random.RandomState, shape: tuple[int, ...], context: La
 def _extreme(values: np.ndarray, share: float, which: str, kind: str, context: LayerContext) -> np.ndarray:
     """Indices of the `share` of the values that are smallest or largest."""
     if which not in ("smallest", "largest") or not 0 <= share <= 1:
-        raise WiringError(f"Init({kind!r}) of {context.layer} has share={share!r}, which={which!r}. A share is 0 to 1, and "
-                          "which is 'smallest' or 'largest'.")
+        raise WiringError(f"Init({kind!r}) of {context.layer} has share={share!r}, which={which!r}. A share is 0 to 1, "
+                          "and which is 'smallest' or 'largest'.")
     order = np.argsort(values if which == "smallest" else -values, kind="stable")
     return order[:round(share * len(order))]
 

@@ -29,23 +29,24 @@ def previous_std(rng: np.random.RandomState, shape: tuple[int, ...], context: La
 def mutual_information(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerContext) -> np.ndarray:
     """An output listens to the inputs whose kernels say much about that of its own preferred input.
 
-    Formula: w[o, i] = MI(kernel p(o), kernel i) of the previous layer, MI = -½ ln(1 - ρ²) for the correlation ρ of two normal
-    variables, ρ² at most .998; mean subtracted, scaled to the deviation of Kaiming weights, the same at each pixel. p(o) is a
-    random assignment. Source: Geiger et al. (ICLR 2022), "mi", there by nearest neighbours, for square layers only.
-    Numbers needed: none of a source.
+    Formula: w[o, i] = MI(kernel p(o), kernel i) of the previous layer, MI = -½ ln(1 - ρ²) for the correlation ρ of two
+    normal variables, ρ² at most .998; mean subtracted, scaled to the deviation of Kaiming weights, the same at each
+    pixel. p(o) is a random assignment. Source: Geiger et al. (ICLR 2022), "mi", there by nearest neighbours, for square
+    layers only. Numbers needed: none of a source.
     """
     kernels = _unit(context.previous, centred=True)
     mine, inputs = _partners(rng, len(kernels), shape)
     rho = np.clip(kernels[mine] @ kernels[inputs].T, -CLOSE, CLOSE)
     information = -0.5 * np.log1p(-rho ** 2)
-    return _scaled(np.broadcast_to(information.reshape(rho.shape + (1,) * (len(shape) - 2)), shape), shape, centred=True)
+    everywhere = np.broadcast_to(information.reshape(rho.shape + (1,) * (len(shape) - 2)), shape)
+    return _scaled(everywhere, shape, centred=True)
 
 
 def correlation(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerContext) -> np.ndarray:
     """An output's slice is the correlation map between an input's kernel and that of its own preferred input.
 
-    Formula: w[o, i, d] = Σ_x K_p(o)(x) · K_i(x + d) over the previous layer's kernels and all shifts d of the slice; divided
-    by 4 of the largest, so that |w| ≤ ¼. p(o) is a random assignment.
+    Formula: w[o, i, d] = Σ_x K_p(o)(x) · K_i(x + d) over the previous layer's kernels and all shifts d of the slice;
+    divided by 4 of the largest, so that |w| ≤ ¼. p(o) is a random assignment.
     Source: Geiger et al. (ICLR 2022), "correlation init". Numbers needed: none of a source.
     """
     maps = _maps(rng, shape, context.previous, flip=False)
@@ -55,8 +56,8 @@ def correlation(rng: np.random.RandomState, shape: tuple[int, ...], context: Lay
 def kernel_convolution(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerContext) -> np.ndarray:
     """As 'correlation', with one of the two kernels mirrored and both of mean 0 and norm 1.
 
-    Formula: w[o, i, d] = Σ_x K_p(o)(x) · K_i(d - x), so Pearson's correlation at d = 0 of kernels that are symmetric; scaled to
-    the deviation of Kaiming weights. Source: Geiger et al. (ICLR 2022), "kernel convolution".
+    Formula: w[o, i, d] = Σ_x K_p(o)(x) · K_i(d - x), so Pearson's correlation at d = 0 of kernels that are symmetric;
+    scaled to the deviation of Kaiming weights. Source: Geiger et al. (ICLR 2022), "kernel convolution".
     Numbers needed: none of a source.
     """
     previous = context.previous

@@ -23,10 +23,12 @@ def uniform(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerCo
     return rng.uniform(-bound, bound, shape).astype(np.float32)
 
 
-def constant(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerContext, *, value: float = 0.1) -> np.ndarray:
+def constant(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerContext, *,
+             value: float = 0.1) -> np.ndarray:
     """All weights alike, whatever the seed.
 
-    Formula: w = value. Source: Geiger et al. (ICLR 2022), "fixed value", there 1 and 0.1. Numbers needed: none of a source.
+    Formula: w = value. Source: Geiger et al. (ICLR 2022), "fixed value", there 1 and 0.1.
+    Numbers needed: none of a source.
     """
     return np.full(shape, value, dtype=np.float32)
 
@@ -35,12 +37,12 @@ def sign(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerConte
          positive: float = 0.25) -> np.ndarray:
     """Weights of one size that excite, inhibit or are absent.
 
-    Formula: w = -a, a or 0 with the probabilities `negative`, `positive` and the rest; a such that w² averages to Kaiming's
-    2 / (k² · C_out). Source: Geiger et al. (ICLR 2022), "sign init". Numbers needed: none of a source.
+    Formula: w = -a, a or 0 with the probabilities `negative`, `positive` and the rest; a such that w² averages to
+    Kaiming's 2 / (k² · C_out). Source: Geiger et al. (ICLR 2022), "sign init". Numbers needed: none of a source.
     """
     if not (negative >= 0 and positive >= 0 and 0 < negative + positive <= 1):
-        raise WiringError(f"Init('sign') of {context.layer} has probabilities {negative} and {positive}. Both are 0 or more, "
-                          "and their sum is above 0 and at most 1.")
+        raise WiringError(f"Init('sign') of {context.layer} has probabilities {negative} and {positive}. Both are 0 or "
+                          "more, and their sum is above 0 and at most 1.")
     u = rng.random_sample(shape)
     size = std(shape) / math.sqrt(negative + positive)
     return (size * ((u >= 1 - positive).astype(np.float32) - (u < negative))).astype(np.float32)
@@ -49,8 +51,8 @@ def sign(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerConte
 def eigenvalue(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerContext) -> np.ndarray:
     """Every slice is a multiple of the identity matrix.
 
-    Formula: w[o, i] = λ · I, λ ~ N(mean, std) of the real part of the largest eigenvalue of the source's slices; in a 1x1
-    layer that is the weight itself. I has ones on the diagonal of a slice that is not square.
+    Formula: w[o, i] = λ · I, λ ~ N(mean, std) of the real part of the largest eigenvalue of the source's slices; in a
+    1x1 layer that is the weight itself. I has ones on the diagonal of a slice that is not square.
     Source: Geiger et al. (ICLR 2022), "evd". Numbers needed: 2.
     """
     fitted = _eigenvalues(context)

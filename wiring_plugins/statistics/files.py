@@ -32,7 +32,7 @@ def user_folder() -> Path:
 
 
 def encode(statistics: Statistics) -> str:
-    """The file's text. Equal statistics give equal text; every number is the shortest that reads back as its float32."""
+    """The file's text, the same for equal statistics; every number is the shortest that reads back as its float32."""
     plain = {"format": FORMAT, "provenance": statistics.provenance, "areas": dict(statistics.areas),
              "layers": {name: _plain(layer) for name, layer in statistics.layers.items()}}
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in plain.items() if key != "layers"]
@@ -66,7 +66,8 @@ def read(path: Path) -> Statistics:
     if not path.is_file():
         raise WiringError(f"There is no statistics file {path}. `wiring fit CHECKPOINT -o FILE` makes one.")
     if path.stat().st_size > LARGEST:
-        raise CorruptFile(f"{path} has {path.stat().st_size >> 20} MiB; statistics are small, {LARGEST >> 20} MiB at most.")
+        raise CorruptFile(f"{path} has {path.stat().st_size >> 20} MiB; statistics are small, {LARGEST >> 20} MiB at "
+                          "most.")
     try:
         return decode(path.read_text(encoding="utf-8"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:

@@ -38,9 +38,9 @@ def _loader(path: Path):
 def _published():
     path = user_folder() / f"{wiring_up_vision.NAME}.json"
     if not path.is_file():
-        raise DataUnavailable(f"The statistics {wiring_up_vision.NAME!r} are not on this machine. Type `wiring statistics "
-                              f"fetch {wiring_up_vision.NAME}`, or `wiring statistics import FOLDER` with a copy of "
-                              "the folder `pretrained` of the reference repository.")
+        raise DataUnavailable(f"The statistics {wiring_up_vision.NAME!r} are not on this machine. Type "
+                              f"`wiring statistics fetch {wiring_up_vision.NAME}`, or `wiring statistics import FOLDER` with a "
+                              "copy of the folder `pretrained` of the reference repository.")
     return _read_once(path)
 
 

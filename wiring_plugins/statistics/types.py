@@ -133,7 +133,8 @@ class GaborFits:
 
     def __post_init__(self):
         _require(self.table.ndim == 3 and self.table.shape[2] == len(GABOR_FIELDS)
-                 and (self.r2 is None or self.r2.shape == self.table.shape[:2]), f"Gabor fits of shape {self.table.shape}")
+                 and (self.r2 is None or self.r2.shape == self.table.shape[:2]),
+                 f"Gabor fits of shape {self.table.shape}")
         _require(self.table.shape[0] > 0 and (self.table[:, :, 2:4] > 0).all(), "a Gabor whose envelope has no width")
 
     def numbers(self) -> int:
@@ -165,7 +166,7 @@ class GaborMixture:
         return self.mixture.numbers() + self.low.size + self.high.size
 
     def sample(self, rng: np.random.RandomState, n: int, *, size: int, pixels_per_degree: float) -> GaborParameters:
-        """n colour filters for kernels of `size` pixels; lengths grow with the kernel, `pixels_per_degree` is not used."""
+        """n colour filters for kernels of `size` pixels; lengths grow with the kernel and not with the degree."""
         vectors = self.mixture.sample(rng, n).reshape(n, -1, PER_COLOUR)
         table = np.clip(from_vectors(vectors), self.low, self.high)
         return gabor_parameters(table, zoom=size / self.size)

@@ -58,7 +58,7 @@ class PhysiologyPrior:
     shape: Histogram = SHAPE
 
     def sample(self, rng: np.random.RandomState, n: int, *, size: int, pixels_per_degree: float) -> GaborParameters:
-        """n achromatic Gabors, centred on the kernel, of amplitude 1; arrays (n, 1), lengths in pixels; `size` is not used."""
+        """n achromatic Gabors, centred on the kernel, of amplitude 1, whatever its size; arrays (n, 1), in pixels."""
         orientation = np.deg2rad(self.orientation.sample(rng, n))
         frequency = self.spatial_frequency.sample(rng, n) / pixels_per_degree
         sigmas = self.shape.sample(rng, n) / frequency

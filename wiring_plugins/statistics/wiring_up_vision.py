@@ -59,8 +59,8 @@ def convert(folder: Path) -> Statistics:
                           "folder `pretrained` of github.com/franzigeiger/training_reductions.")
     for name, expected in SHA256.items():
         if (found := sha256(folder / name)) != expected:
-            raise CorruptFile(f"{folder / name} has the SHA-256 sum {found[:12]}… where {expected[:12]}… was published. "
-                              "It was altered or damaged; get it again. Nothing was imported.")
+            raise CorruptFile(f"{folder / name} has the SHA-256 sum {found[:12]}… where {expected[:12]}… was "
+                              "published. It was altered or damaged; get it again. Nothing was imported.")
     layers = {}
     for name in SHA256:
         if name != GABOR_FILE:
@@ -72,7 +72,7 @@ def convert(folder: Path) -> Statistics:
     return Statistics(layers, provenance={
         "name": NAME, "doc": "CORnet-S as trained by the reference work: its published clusters and Gabor fits.",
         "reference": REFERENCE, "from": URL, "sha256": SHA256,
-        "changed": "1x1 clusters get the spread of a halved normal distribution; mixture of Gabors fitted here by BIC."})
+        "changed": "1x1 clusters get the spread of a halved normal distribution; Gabor mixture fitted here by BIC."})
 
 
 def clusters_of(content: object, name: str) -> Clusters:
@@ -121,7 +121,7 @@ def fetch(folder: Path, *, timeout: float = 30.0) -> None:
                 content = answer.read(1 << 20)
         except (URLError, OSError, ValueError) as error:
             raise DataUnavailable(
-                f"{URL}{name} cannot be reached ({getattr(error, 'reason', error)}). Nothing was stored. Try again with a "
-                "network, or copy the repository's folder `pretrained` here and type "
+                f"{URL}{name} cannot be reached ({getattr(error, 'reason', error)}). Nothing was stored. Try again with "
+                "a network, or copy the repository's folder `pretrained` here and type "
                 "`wiring statistics import FOLDER`.") from error
         (Path(folder) / name).write_bytes(content)

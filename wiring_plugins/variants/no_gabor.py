@@ -10,8 +10,8 @@ from .weight_compression import SOURCE, WC
 
 NO_GABOR = replace(
     WC, name="wiring-no-gabor", init={**WC.init, "V1.conv1": Init("cluster", source=SOURCE)},
-    doc="""All 17 convolutions, the first too, from clusters of kernel slices of a trained GoogLeNet: what the Gabor prior
-    adds is the difference from wiring-wc.""",
+    doc="""All 17 convolutions, the first too, from clusters of kernel slices of a trained GoogLeNet: what the Gabor
+    prior adds is the difference from wiring-wc.""",
     reference="Geiger et al., ICLR 2022 (all-cluster control), fitted to another network",
 )
 

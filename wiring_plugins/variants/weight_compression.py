@@ -12,13 +12,14 @@ SOURCE = "googlenet"
 CONVOLUTIONS = tuple(path for path in KAIMING.init if path != "decoder.linear")
 
 GABOR = Init("gabor", source=SOURCE, params={"zero_mean": False})
-"""V1.conv1 of all recipes of this family but the one without Gabors; as in the reference work, colours keep their means."""
+"""V1.conv1 of this family's recipes but the one without Gabors; colours keep their means, as in the reference work."""
 
 WC = replace(
     KAIMING, name="wiring-wc", trainable=("decoder",),
     init={**KAIMING.init, **{path: Init("cluster", source=SOURCE) for path in CONVOLUTIONS}, "V1.conv1": GABOR},
     doc="""Weight compression, at birth: V1.conv1 drawn from a Gabor prior, the other 16 convolutions from clusters of
-    kernel slices, both fitted to a trained GoogLeNet. BatchNorm is calibrated without labels. The decoder may learn.""",
+    kernel slices, both fitted to a trained GoogLeNet. BatchNorm is calibrated without labels. The decoder may
+    learn.""",
     reference='Geiger et al., ICLR 2022 ("WC"), fitted to another network',
 )
 
