@@ -39,6 +39,16 @@ def wiring_commands(app, bench):
         show(model, db)
 
     @app.command()
+    def compare(
+        models: Annotated[list[str], typer.Argument(help="Models that were scored in several seeds; the first is the "
+                                                         "one that the others are compared with.")],
+        db: Annotated[Path | None, typer.Option(help="SQLite file; by default that of `score`.")] = None,
+    ) -> None:
+        """Compare models on the offline benchmarks: mean and spread over seeds, as a Markdown table."""
+        from .compare import run
+        run(models, db)
+
+    @app.command()
     def benchmarks(
         pattern: Annotated[str, typer.Argument(help="Only identifiers that match, such as 'Marques2020*'.")] = "*",
     ) -> None:

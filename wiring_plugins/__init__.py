@@ -16,7 +16,7 @@ _LAZY = {
     "calibrate": "calibration", "noise_images": "calibration",
     "fingerprint": "weights_io", "load_weights": "weights_io", "read_state": "weights_io",
     "layer_rng": "seeding",
-    "resolve": "names",
+    "resolve": "names", "families": "families",
     "load_host": "plugins", "load_registry": "plugins",
     "Statistics": "statistics.types", "encode_statistics": "statistics.files:encode",
     "decode_statistics": "statistics.files:decode",

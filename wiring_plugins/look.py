@@ -14,15 +14,17 @@ def wiring_commands(app):
     def models(
         pattern: Annotated[str, typer.Argument(help="Only names that match, such as 'wiring-gabor*'.")] = "*",
     ) -> None:
-        """List the models that can be built and scored."""
+        """List the models that can be built, trained and scored; those that differ by their seed alone in one line."""
+        from .families import families
         from .plugins import load_registry
         registry = load_registry()
-        chosen = [recipe for name, recipe in sorted(registry.recipes.items()) if fnmatchcase(name, pattern)]
+        chosen = [recipe for name, recipe in registry.recipes.items() if fnmatchcase(name, pattern)]
         if not chosen:
             raise UnknownName("model", pattern, registry.recipes, listed_by="wiring models")
-        _print_table(("model", "architecture", "seed", "weights", "what it is"),
-                     [(recipe.name, recipe.architecture, str(recipe.seed), weights_in_words(recipe),
-                       " ".join(recipe.doc.split()).split(". ")[0]) for recipe in chosen])
+        _print_table(("model", "also as", "architecture", "weights", "what it is"),
+                     [(first.name, ", ".join(recipe.name.removeprefix(first.name) for recipe in others), first.architecture,
+                       weights_in_words(first), " ".join(first.doc.split()))
+                      for first, *others in families(chosen)])
 
     @app.command()
     def plugins() -> None:
@@ -39,13 +41,12 @@ def weights_in_words(recipe) -> str:
 
 
 def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Rows in columns, one line each: only the last column is cut to the width of the terminal."""
+    import shutil
     import sys
 
-    from rich.console import Console
-    from rich.table import Table
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    for column in table.columns:
-        column.no_wrap = column is not table.columns[-1]
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
+    widths = [max(map(len, column)) for column in zip(columns, *rows)]
+    for row in (columns, *rows):
+        line = "  ".join(text.ljust(size) for text, size in zip(row, widths)).rstrip()
+        print(line if len(line) <= width else f"{line[:width - 1]}…")
