@@ -91,6 +91,9 @@ BROKEN = {
     "registration in a comment": ("P2", init(INIT + "# model_registry['mine'] = old\n")),
     "registration in a docstring": ("P2", init('"""\nSets model_registry["mine"].\n"""\n' + INIT)),
     "bracket after the registration": ("P3", init(INIT.replace("= build", "= lambda: build(L['y'])"))),
+    "concatenated identifier": ("P1", init(INIT.replace("'mine'", "'mi' + 'ne'"))),
+    "identifier on the next line": ("P1", init(INIT.replace("['mine']", "[\n    'mine']"))),
+    "registered in two folders": ("P4", second("other")),
     "registered twice": ("P4", init(INIT + "model_registry['mine'] = build\n")),
     "underscore before the folder": ("P5", renamed("models/mine/", "models/_mine/") | {}),
     "dot in the folder": ("P5", {name.replace("models/mine/", "models/mi.ne/"): content

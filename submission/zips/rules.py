@@ -178,11 +178,10 @@ def _later_bracket(zip_: Submission) -> Iterator[str]:
 
 
 def _registered_once(zip_: Submission) -> Iterator[str]:
-    for plugin in _with_init(zip_):
-        live = [SITE_ID.search(line) for _, line in _registrations(zip_, plugin) if not line.lstrip().startswith("#")]
-        ids = [match[1] for match in live if match]
-        yield from (f"models/{plugin}/__init__.py registers {name!r} {ids.count(name)} times"
-                    for name in dict.fromkeys(ids) if ids.count(name) > 1)
+    lines = [line for plugin in _with_init(zip_) for _, line in _registrations(zip_, plugin)
+             if not line.lstrip().startswith("#")]
+    ids = [match[1] for line in lines if (match := SITE_ID.search(line))]
+    yield from (f"{name!r} is registered {ids.count(name)} times" for name in dict.fromkeys(ids) if ids.count(name) > 1)
 
 
 def _folder_name(zip_: Submission) -> Iterator[str]:
@@ -307,7 +306,7 @@ def _registrations(zip_: Submission, plugin: str) -> list[tuple[int, str]]:
 def _unusable_lines(zip_: Submission, plugin: str) -> list[str]:
     """Live registrations whose identifier is not a literal."""
     return [line.strip() for line in _code(zip_, plugin).splitlines()
-            if (match := re.search(r"model_registry\[\s*(.?)", line)) and match[1] not in ("'", '"')]
+            if "model_registry[" in line and not REGISTRATION.search(line)]
 
 
 def _parse(source: str) -> ast.Module | None:
@@ -372,8 +371,8 @@ RULES = (
          reason="The platform reads up to the last ']' of the line, and gets another identifier.",
          fix="Build the model in a function: model_registry['my_model'] = build."),
     Rule(number="P4", says="The identifier is registered once.", find=_registered_once,
-         reason="The platform's tests and scoring run once for each line.",
-         fix="Keep one line."),
+         reason="The platform loads no model that two folders register, and tests one twice that two lines register.",
+         fix="Keep one line, in one folder."),
     Rule(number="P5", says="The plugin folder's name begins with a letter or digit and holds no dot.",
          find=_folder_name,
          reason="The platform skips folders that begin with '_' or '.', and cannot import one with a dot.",
