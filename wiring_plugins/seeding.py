@@ -21,7 +21,7 @@ def normal(rng: np.random.RandomState, shape: tuple[int, ...], *, std: float, me
     """Independent normal numbers, float32 of `shape`, drawn in blocks so that no float64 copy is ever whole."""
     weights = np.empty(shape, dtype=np.float32)
     flat = weights.reshape(-1)
-    block = 1 << 20
+    block = 1 << 16
     for start in range(0, flat.size, block):
         part = flat[start:start + block]
         part[:] = rng.standard_normal(part.size) * std + mean
