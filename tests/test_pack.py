@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from wiring_plugins import (CorruptFile, Init, Initializer, UnknownName, WeightsRef, WiringError, build_model,
-                            fingerprint)
+from wiring_plugins import (CorruptFile, DataUnavailable, Init, Initializer, UnknownName, WeightsRef, WiringError,
+                            build_model, fingerprint)
 from wiring_submission.zips import install_test, pack, rules, vendor
 from wiring_submission.zips.archive import open_submission
 
@@ -228,6 +228,30 @@ def test_a_strangers_code_is_carried_along(acme):
     assert "# a comment that stays" in text and "hookimpl" not in text
     assert carried.files["acme_wiring/scales.py"].startswith("SCALE = 0.5")
     assert not carried.foreign & {*OURS, "acme_wiring"}
+
+
+def test_every_initialiser_and_source_can_be_carried_along(registry, tmp_path):
+    """The copies of all of them can be imported where this package is not, and ask for nothing but the platform."""
+    base, here = registry.recipe(MODEL), {}
+    for name, source in registry.statistics.items():
+        try:
+            source.load()
+            here[name] = source
+        except DataUnavailable:
+            pass
+    kinds = sorted(registry.initializers)
+    init = {path: Init(kinds[number % len(kinds)], source=sorted(here)[number % len(here)])
+            for number, path in enumerate([*base.init, *range(len(kinds))])}
+    _, carried, statistics = pack._parts(replace(base, init=init), registry)
+    assert carried.foreign <= pack.PLATFORM_PROVIDES
+    assert len(statistics) == len(here) - 1  # v1-physiology is code
+    for file, text in carried.files.items():
+        path = tmp_path / "carried_all" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    modules = ["carried_all." + file.removesuffix(".py").replace("/", ".") for file in carried.files
+               if not file.endswith("__init__.py")]
+    run_without_us(f"import importlib\nfor name in {modules!r}: importlib.import_module(name)", tmp_path)
 
 
 def test_what_has_no_source_of_its_own_is_refused(registry):

@@ -13,8 +13,9 @@ from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 
-from wiring_plugins import (Recipe, Registry, Statistics, WeightsRef, WiringError, __version__, decode_statistics,
-                            encode_statistics, fingerprint, load_registry, replacing, resolve, to_plain, wire)
+from wiring_plugins import (BatchNorm, Recipe, Registry, Statistics, WeightsRef, WiringError, __version__,
+                            decode_statistics, encode_statistics, fingerprint, load_registry, replacing, resolve,
+                            to_plain, wire)
 
 from . import rules
 from .archive import open_submission
@@ -126,8 +127,8 @@ class _Model:
 
 
 def _at_birth(recipe: Recipe) -> Recipe:
-    """The recipe with nothing measured and nothing learned: its normalisation statistics come from the stored file."""
-    return replace(recipe, weights=WeightsRef(), batch_norm=replace(recipe.batch_norm, statistics="unit"))
+    """The recipe with nothing measured, borrowed or learned in its normalisations: their numbers are stored."""
+    return replace(recipe, weights=WeightsRef(), batch_norm=BatchNorm(statistics="unit"))
 
 
 def _plugin_files(model: _Model, identifier: str, hosted: str | None) -> dict[str, bytes]:
@@ -176,10 +177,12 @@ model_registry['{identifier}'] = build
 def _parts(recipe: Recipe, registry: Registry) -> tuple[dict, Carried, dict[str, str]]:
     """What the recipe names, as references `module:name`; the sources that hold it; and statistics files, as text."""
     architecture = registry.architecture(recipe.architecture)
-    kinds = sorted({init.kind for init in recipe.init.values()})
-    sources = sorted({init.source for init in recipe.init.values()} - {None})
+    steps = {step for init in recipe.init.values() for step in init.steps()}
+    kinds = [registry.initializer(kind) for kind in sorted({step.kind for step in steps})]
+    sources = sorted({step.source for step in steps} - {None})
     build = _reference(architecture.build, f"the architecture {architecture.name!r}")
-    samples = {kind: _reference(registry.initializer(kind).sample, f"the initialiser {kind!r}") for kind in kinds}
+    samples = {kind.name: {"sample": _reference(kind.sample, f"the initialiser {kind.name!r}"),
+                           "needs": sorted(kind.needs)} for kind in kinds}
     loads, texts = {}, {}
     for name in sources:
         loaded, file = registry.source(name).load, None
@@ -193,7 +196,7 @@ def _parts(recipe: Recipe, registry: Registry) -> tuple[dict, Carried, dict[str,
         "statistics": loads,
     }
     references = [tuple(reference.split(":")) for reference in
-                  (build, *samples.values(), *(item["load"] for item in loads.values()))]
+                  (build, *(item["sample"] for item in samples.values()), *(item["load"] for item in loads.values()))]
     own = {*OWN, *(module.split(".")[0] for module, _ in references)}
     place = {f"{CARRIED}.{module}": module for module in ("model", "tensors", "gratings")}
     roots = [(f"{CARRIED}.model", EVERYTHING), (f"{CARRIED}.gratings", EVERYTHING), *references]

@@ -136,8 +136,8 @@ class _Collector:
     def _references(self, module: _Module, statement: _Statement) -> Iterator[Name]:
         for node in ast.walk(statement.node):
             if isinstance(node, ast.Name) and node.id == "__file__" and module.name not in self._place:
-                raise CannotCarry(f"{module.name}, line {node.lineno}, reads a file beside its source, and only source is "
-                                  "copied into a submission. Write its numbers into the module, or register them as "
+                raise CannotCarry(f"{module.name}, line {node.lineno}, reads a file beside its source, and only source "
+                                  "is copied into a submission. Write its numbers into the module, or register them as "
                                   "a statistics file (`wiring statistics import`).")
             if isinstance(node, ast.Name) and module.binding(node.id):
                 yield module.name, node.id

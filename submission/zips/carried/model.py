@@ -75,8 +75,8 @@ def _registry(described: dict) -> Registry:
         architectures={architecture["name"]: Architecture(
             name=architecture["name"], build=_find(architecture["build"]), layers=layers,
             commitment=from_plain(Commitment, described["commitment"]))},
-        initializers={name: Initializer(name=name, sample=_find(sample))
-                      for name, sample in parts["initializers"].items()},
+        initializers={name: Initializer(name=name, sample=_find(item["sample"]), needs=item["needs"])
+                      for name, item in parts["initializers"].items()},
         statistics={name: StatisticsSource(name=name, load=partial(_statistics, **where), trained=False)
                     for name, where in parts["statistics"].items()},
     )
