@@ -7,6 +7,10 @@ from pathlib import Path
 from wiring_plugins import NotEnoughMemory
 
 
+BASE_MEMORY = 1_200_000_000
+"""Bytes that the network, PyTorch and the platform take before any recording."""
+
+
 def available_memory() -> int:
     """Bytes that this process may still take: the least of free memory, the control group's limit and `ulimit -v`."""
     import psutil

@@ -4,7 +4,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +16,7 @@ from wiring_plugins import UnknownName, WiringError, to_plain
 
 from . import results
 from .benchmarks import resolve
+from .memory import BASE_MEMORY, require_memory
 from .offline import BENCHMARKS as OFFLINE
 from .platform import platform_session, require_platform, storage_reachable
 
@@ -45,8 +49,23 @@ def run(options: ScoreOptions) -> int:
         raise WiringError(f"The batch size is {options.batch_size}, and has to be 1 or more.")
     _require_writable(options.json)
     databases = {benchmark: results.database_for(benchmark, options.db) for benchmark in benchmarks}
-    with platform_session():
-        return _score_all(options, benchmarks, device, databases)
+    require_memory(BASE_MEMORY, f"Scoring {options.model}")
+    with platform_session(), _terminated_like_interrupted():
+        try:
+            return _score_all(options, benchmarks, device, databases)
+        except KeyboardInterrupt:
+            print("\nInterrupted. What was scored is stored; the same command goes on from there.", file=sys.stderr)
+            return 130
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """`kill` ends the block as Ctrl-C does, so that temporary files are removed."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def choose_device(name: str) -> str:

@@ -17,7 +17,7 @@ from wiring_plugins import DataUnavailable, WiringError
 
 from .benchmarks import PUBLIC_COUNTERPARTS
 from .extraction import ScreenWindow
-from .memory import peak_memory, require_memory
+from .memory import BASE_MEMORY, peak_memory, require_memory
 from .offline import BENCHMARKS as OFFLINE
 from .offline import serve_locally
 from .platform import NetworkRefused, no_network
@@ -32,10 +32,6 @@ The benchmark keeps units whose receptive-field centre, the centroid of their re
 lies within .15 degrees of (.5, .5). A unit that nothing within .15 + 1/6 degrees of that point can change responds to
 patches on one side of the point alone, so its centroid lies further out; .1 degrees are added for safety.
 """
-
-BASE_MEMORY = 1_200_000_000
-"""Bytes that the network, PyTorch and the platform take before any recording."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkScore:

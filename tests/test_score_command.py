@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -140,18 +141,32 @@ sys.exit(run(ScoreOptions(model="pixels", benchmarks=("Marques2020_Schiller*",),
 """
 
 
-def test_a_killed_run_goes_on_with_the_next_call(tmp_path):
-    database = str(tmp_path / "s.sqlite")
-    killed = subprocess.Popen([sys.executable, "-c", SLOW, database, "--hang"], stderr=subprocess.PIPE, text=True)
-    for line in killed.stderr:
+def interrupt(number, *arguments, **environment) -> int:
+    """Send the signal to a run in the middle of its second benchmark; its exit code."""
+    process = subprocess.Popen([sys.executable, "-c", SLOW, *arguments, "--hang"], stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, **environment})
+    for line in process.stderr:
         if "scoring Marques2020_Schiller1976-sf_selective" in line:
             break
-    killed.kill()
-    killed.wait()
+    process.send_signal(number)
+    return process.wait()
+
+
+def test_a_killed_run_goes_on_with_the_next_call(tmp_path):
+    database = str(tmp_path / "s.sqlite")
+    assert interrupt(signal.SIGKILL, database) == -signal.SIGKILL
     again = subprocess.run([sys.executable, "-c", SLOW, database], capture_output=True, text=True)
     assert again.returncode == 0 and "scoring Marques2020_Schiller1976-sf_selective" in again.stderr
     assert "scoring Marques2020_Schiller1976-sf_bandwidth" not in again.stderr and "earlier" in again.stdout
     assert len(sqlite3.connect(database).execute("SELECT * FROM raw_scores").fetchall()) == 2
+
+
+def test_a_terminated_run_keeps_its_scores_and_removes_its_temporary_files(tmp_path):
+    database, temporary = str(tmp_path / "s.sqlite"), tmp_path / "tmp"
+    temporary.mkdir()
+    assert interrupt(signal.SIGTERM, database, TMPDIR=str(temporary)) == 130
+    assert list(temporary.glob("wiring-score-*")) == []
+    assert len(sqlite3.connect(database).execute("SELECT * FROM raw_scores").fetchall()) == 1
 
 
 def test_scoring_on_a_python_without_the_platform_says_what_it_needs():
