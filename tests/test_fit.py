@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from wiring_plugins import CorruptFile, LayerContext, WiringError, layer_rng, load_registry
 from wiring_plugins.cli import make_app
-from wiring_plugins.fitting.checkpoints import GOOGLENET_AREAS, LARGEST, read_arrays
+from wiring_plugins.fitting.checkpoints import GOOGLENET_AREAS, LARGEST, RESNET_AREAS, read_arrays
 from wiring_plugins.fitting.clusters import fit_clusters
 from wiring_plugins.fitting.fit import fit_statistics, largest_eigenvalues
 from wiring_plugins.fitting.gabor_fit import fit_gabors
@@ -122,7 +122,7 @@ def test_more_clusters_than_slices_is_a_sentence():
 def test_eigenvalues_agree_with_numpy():
     weights = filters(2, 3, 3)
     expected = [max(np.linalg.eigvals(piece.astype(float)), key=abs).real for piece in weights.reshape(-1, 3, 3)]
-    assert np.allclose(np.abs(largest_eigenvalues(weights)), np.abs(expected))
+    assert np.allclose(largest_eigenvalues(weights.reshape(-1, 3, 3)), expected)
 
 
 def test_the_shipped_source_is_reproduced(shared):
@@ -179,6 +179,16 @@ def test_formats_and_names(tmp_path):
     assert a.layer("layer1.0.bn1").norm.gamma.mean == pytest.approx(gamma.mean().item(), rel=1e-5)
     assert files.encode(a).split('"layers"')[1] == files.encode(b).split('"layers"')[1]
     assert fit_statistics(tmp_path / "kernels.npy").layer("kernels").gabors is not None
+
+
+def test_resnet_layers_stand_for_areas_and_alexnet_s_keep_their_names(tmp_path):
+    resnet = {f"{layer}.weight": filters(4, 3, 7 if layer == "conv1" else 1) for layer in RESNET_AREAS.values()}
+    fitted = fit_statistics(npz(tmp_path / "resnet.npz", **resnet, **{"layer2.3.conv1.weight": filters(4, 4, 1)}))
+    assert dict(fitted.areas) == RESNET_AREAS and set(fitted.layers) == set(RESNET_AREAS.values())
+    assert fitted.layer("IT.skip") is fitted.layer("layer4.0.downsample.0")
+    alexnet = {"features.0.weight": filters(4, 3, 11), "classifier.1.weight": filters(4, 3, 1)[:, :, 0, 0]}
+    fitted = fit_statistics(npz(tmp_path / "alexnet.npz", **alexnet))
+    assert fitted.layer("features.0").gabors.size == 11 and not fitted.areas
 
 
 def test_googlenet_channels_are_turned_to_rgb_and_scaled(tmp_path):

@@ -79,7 +79,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         try:
             _refuse_bombs(path)
             loaded = np.load(path, allow_pickle=False)
-            arrays = {path.stem: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+            if isinstance(loaded, np.ndarray):
+                arrays = {path.stem: loaded}
+            else:
+                with loaded:
+                    arrays = dict(loaded)
         except CorruptFile:
             raise
         except Exception as error:  # numpy and zipfile raise many things over a damaged file

@@ -1,6 +1,8 @@
 """Clusters of a layer's kernel slices."""
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from ..errors import WiringError
@@ -14,6 +16,12 @@ MOST_CLUSTERS = 12
 
 WORTHWHILE = 0.03
 """One more cluster is worth its numbers if it explains this much more of the slices' variance."""
+
+STEPS = 100
+"""Most steps that k-means takes for one number of clusters."""
+
+CANDIDATES = 64
+"""Slices that are tried as the place of one cluster more."""
 
 ROUNDS = 3
 """Times that all slices are assigned and the centres moved."""
@@ -38,7 +46,10 @@ def fit_clusters(weights: np.ndarray, *, k: int | None = None, seed: int = 0) ->
     different = len(np.unique(sample, axis=0))
     if (k or 1) > different:
         raise WiringError(f"{k} clusters cannot be made of {different} different slices. Ask for at most {different}.")
-    centers = _k_means(sample, k, seed) if k else _enough(sample, min(different, MOST_CLUSTERS), seed)
+    if k:
+        centers, _ = next(itertools.islice(_grown(sample, seed), k - 1, None))
+    else:
+        centers = _enough(sample, min(different, MOST_CLUSTERS), seed)
     for _ in range(ROUNDS):
         labels, sums, squares = _assign(slices, centers)
         members = np.bincount(labels, minlength=len(centers))
@@ -53,23 +64,41 @@ def fit_clusters(weights: np.ndarray, *, k: int | None = None, seed: int = 0) ->
                     count_std=counts.std(axis=0)[order].astype(np.float32), spread=spread[order].astype(np.float32))
 
 
+def _grown(sample: np.ndarray, seed: int):
+    """Centres of 1, 2, 3, ... clusters and the squared distance that each leaves, without end.
+
+    A cluster more begins at that of some random slices which would take most away, and Lloyd's steps follow ("fast
+    global k-means"; Likas et al. 2003, Pattern Recognition 36:451). Nothing depends on the order of sums by more than
+    their rounding, so that machines agree.
+    """
+    rng = np.random.RandomState(seed)
+    centers = sample.mean(axis=0, dtype=np.float64)[None]
+    while True:
+        for _ in range(STEPS):
+            labels, sums, squares = _assign(sample, centers)
+            members = np.bincount(labels, minlength=len(centers))
+            moved = np.where(members[:, None] > 0, sums / np.maximum(members, 1)[:, None], centers)
+            settled = np.abs(moved - centers).max() <= 1e-6 * np.abs(moved).max()
+            centers = moved
+            if settled:
+                break
+        yield centers, squares.sum()
+        nearest = ((sample - centers[labels]) ** 2).sum(axis=1)
+        candidates = sample[rng.randint(0, len(sample), CANDIDATES)].astype(np.float64)
+        gains = [np.maximum(0, nearest - ((sample - candidate) ** 2).sum(axis=1)).sum() for candidate in candidates]
+        centers = np.concatenate([centers, candidates[[int(np.argmax(gains))]]])
+
+
 def _enough(sample: np.ndarray, most: int, seed: int) -> np.ndarray:
     """Centres of as many clusters as are worth their numbers."""
-    total = ((sample - sample.mean(axis=0)) ** 2).sum(dtype=np.float64)
-    now, unexplained = sample.mean(axis=0, keepdims=True).astype(np.float64), total
-    for k in range(2, most + 1):
-        centers = _k_means(sample, k, seed)
-        left = _assign(sample, centers)[2].sum()
+    grown = _grown(sample, seed)
+    now, unexplained = next(grown)
+    total = unexplained
+    for k, (centers, left) in zip(range(2, most + 1), grown):
         if k > 2 and unexplained - left < WORTHWHILE * total:
             break
         now, unexplained = centers, left
     return now
-
-
-def _k_means(sample: np.ndarray, k: int, seed: int) -> np.ndarray:
-    from sklearn.cluster import KMeans
-    return KMeans(k, n_init=2, max_iter=100, random_state=np.random.RandomState(seed)).fit(
-        sample).cluster_centers_.astype(np.float64)
 
 
 def _assign(slices: np.ndarray, centers: np.ndarray):

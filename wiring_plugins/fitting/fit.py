@@ -18,6 +18,9 @@ FAMILIES = ("norm", "laplace", "logistic", "hypsecant", "uniform", "gumbel_l", "
 MIXTURE_SAMPLE = 4000
 """Slices that a mixture over slices is fitted to."""
 
+EIGENVALUE_SAMPLE = 100_000
+"""Slices whose eigenvalues are computed."""
+
 WHOLE_KERNELS = 256
 """Weights of the largest kernels that a mixture over whole kernels is fitted to."""
 
@@ -98,15 +101,14 @@ def _fit_layer(weights: np.ndarray, k: int | None, components: int | None, keep_
     if weights.ndim == 4:
         outputs, inputs, height, width = weights.shape
         parts["clusters"] = fit_clusters(weights, k=k)
-        slices = weights.reshape(-1, height * width)
-        if len(slices) > MIXTURE_SAMPLE:
-            slices = slices[np.sort(np.random.RandomState(0).choice(len(slices), MIXTURE_SAMPLE, replace=False))]
+        slices = _sampled(weights.reshape(-1, height * width), MIXTURE_SAMPLE)
         if len(slices) > 1:
             parts["slices"] = fit_mixture(slices, starts=1, diagonal=height * width > 25)
         if outputs > 1 and flat.shape[1] <= WHOLE_KERNELS:
             parts["whole_kernels"] = fit_mixture(flat, diagonal=True)
         if height == width > 1:
-            parts["eigenvalue"] = _normal(largest_eigenvalues(weights))
+            parts["eigenvalue"] = _normal(largest_eigenvalues(
+                _sampled(weights.reshape(-1, height, width), EIGENVALUE_SAMPLE)))
         if height == width >= 5 and inputs <= 4:
             fits, pictures = fit_gabors(weights)
             keep_picture(pictures)
@@ -117,14 +119,17 @@ def _fit_layer(weights: np.ndarray, k: int | None, components: int | None, keep_
     return LayerStatistics(shape=weights.shape, **parts)
 
 
-def largest_eigenvalues(weights: np.ndarray) -> np.ndarray:
-    """The real part of each square slice's eigenvalue of largest absolute value: (kernels · inputs,)."""
-    slices = weights.reshape(-1, *weights.shape[2:])
-    found = []
-    for start in range(0, len(slices), 1 << 17):
-        values = np.linalg.eigvals(slices[start:start + (1 << 17)].astype(np.float64))
-        found.append(np.take_along_axis(values, np.abs(values).argmax(axis=1)[:, None], axis=1)[:, 0].real)
-    return np.concatenate(found)
+def _sampled(items: np.ndarray, most: int) -> np.ndarray:
+    """All items, or `most` of them, the same for the same number of items, in their order."""
+    if len(items) <= most:
+        return items
+    return items[np.sort(np.random.RandomState(0).choice(len(items), most, replace=False))]
+
+
+def largest_eigenvalues(slices: np.ndarray) -> np.ndarray:
+    """The real part of each square slice's eigenvalue of largest absolute value: (n, k, k) -> (n,)."""
+    values = np.linalg.eigvals(slices.astype(np.float64))
+    return np.take_along_axis(values, np.abs(values).argmax(axis=1)[:, None], axis=1)[:, 0].real
 
 
 def fit_distribution(kernels: np.ndarray) -> Distribution:

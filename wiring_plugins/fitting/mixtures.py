@@ -10,15 +10,16 @@ from .threads import single_threaded
 MOST_COMPONENTS = 14
 """The largest mixture that is tried, as in the reference work."""
 
-RIDGE = 1e-6
-"""Added to every variance, in units of the variance of the data: mixtures of few points stay proper distributions.
+RIDGE = 1e-3
+"""Added to every variance, in units of the variance of the data: mixtures of few points stay proper distributions."""
 
-With more of it, mixtures of 64 filters lose what holds their colours together."""
+GABOR_RIDGE = 1e-6
+"""The same for Gabor priors, as in the reference work: with more, 64 filters lose what holds their colours together."""
 
 
 @single_threaded
 def fit_mixture(points: np.ndarray, *, components: int | None = None, diagonal: bool = False, starts: int = 3,
-                seed: int = 0) -> Mixture:
+                ridge: float = RIDGE, seed: int = 0) -> Mixture:
     """Fit normal mixtures to points (n, D) by expectation maximisation and keep that of the least BIC.
 
     Dimensions are standardised for the fit, so that the ridge means the same in each. A component needs two points.
@@ -45,7 +46,7 @@ def fit_mixture(points: np.ndarray, *, components: int | None = None, diagonal: 
     enough = max(1, len(np.unique(standard, axis=0)) // 2)
     best, least = None, np.inf
     for count in [components] if components else range(1, min(most, enough, MOST_COMPONENTS) + 1):
-        model = GaussianMixture(count, covariance_type="diag" if diagonal else "full", reg_covar=RIDGE, n_init=starts,
+        model = GaussianMixture(count, covariance_type="diag" if diagonal else "full", reg_covar=ridge, n_init=starts,
                                 max_iter=500, random_state=np.random.RandomState(seed)).fit(standard)
         bic = model.bic(standard)
         if bic < least:
@@ -59,5 +60,5 @@ def fit_gabor_prior(table: np.ndarray, size: int, *, components: int | None = No
     """The mixture over whole colour filters of fitted Gabors, table (filters, colours, 8), kernels of `size` pixels."""
     table = np.asarray(table, dtype=np.float64)
     vectors = to_vectors(table).reshape(len(table), -1)
-    return GaborMixture(mixture=fit_mixture(vectors, components=components), size=size,
+    return GaborMixture(mixture=fit_mixture(vectors, components=components, ridge=GABOR_RIDGE), size=size,
                         low=table.min(axis=0).astype(np.float32), high=table.max(axis=0).astype(np.float32))
