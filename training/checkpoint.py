@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wiring_plugins import CorruptFile, FrozenMapping, WiringError, to_plain
-from wiring_plugins.delta import CHECKPOINTS, FORMAT, OPTIMIZER, Delta, read_delta, read_metadata, write_delta
-from wiring_plugins.files import replacing
+from wiring_plugins import (CHECKPOINTS, DELTA_FORMAT, OPTIMIZER, CorruptFile, Delta, FrozenMapping, WiringError, read_delta,
+                            read_metadata, replacing, to_plain, write_delta)
 
 from .condition import differences
 
@@ -76,15 +75,15 @@ class Run:
             WiringError: the folder holds a run and `resume` is False, or a run of something else.
         """
         file = self.folder / "run.json"
-        facts = json.loads(json.dumps({"format": FORMAT, **to_plain(facts)}))
+        facts = json.loads(json.dumps({"format": DELTA_FORMAT, **to_plain(facts)}))
         if not file.exists():
             with replacing(file) as part:
                 part.write_text(json.dumps(facts, indent=1))
             return None
         known = read_json(file)
-        if known.get("format") != FORMAT:
+        if known.get("format") != DELTA_FORMAT:
             raise WiringError(f"{self.folder} was written by another version (format {known.get('format')!r}; this one "
-                              f"writes {FORMAT!r}). Train in another folder with -o.")
+                              f"writes {DELTA_FORMAT!r}). Train in another folder with -o.")
         if lines := differences(known, facts):
             raise WiringError(f"{self.folder} holds a run of something else: {'; '.join(lines)}. "
                               "Give the same recipe, condition and data, or another folder with -o.")

@@ -96,7 +96,7 @@ def export(
     step: Annotated[Optional[int], typer.Option(help="Which checkpoint.", show_default="the newest")] = None,
 ) -> None:
     """Write what a run has learned as delta weights, without the optimiser's state."""
-    from wiring_plugins.delta import read_metadata
+    from wiring_plugins import read_metadata
 
     from .checkpoint import export as write
     write(run, out, step=step)

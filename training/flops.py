@@ -3,8 +3,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wiring_plugins import Recipe, Registry
-from wiring_plugins.build import architecture_of
+from wiring_plugins import Recipe, Registry, architecture_of
 
 if TYPE_CHECKING:
     import torch

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wiring_plugins import Recipe, Registry, WiringError, wire
-from wiring_plugins.build import architecture_of
-from wiring_plugins.delta import Delta, build_delta, frozen_fingerprints, stored_names
+from wiring_plugins import (Delta, Recipe, Registry, WiringError, architecture_of, build_delta, count, frozen_fingerprints,
+                            stored_names, wire)
 
 from .checkpoint import Checkpoint, Run
 from .condition import Condition, Hardware
@@ -233,9 +232,11 @@ class Learner:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = self.plateau.rate
 
-    def _borrowed(self, model: torch.nn.Module, registry: Registry, start: Start | None) -> dict[str, int | None]:
-        sources = sorted({init.source for init in self.recipe.init.values()} - {None})
-        borrowed = {f"statistics {name}": None for name in sources if registry.source(name).trained}
+    def _borrowed(self, model: torch.nn.Module, registry: Registry, start: Start | None) -> dict[str, int]:
+        sources = {step.source for init in self.recipe.init.values() for step in init.steps()}
+        trained = [name for name in sorted((sources | {self.recipe.batch_norm.source}) - {None})
+                   if registry.source(name).trained]
+        borrowed = {f"statistics {', '.join(trained)}": count(self.recipe, registry).borrowed} if trained else {}
         if start:
             borrowed[f"weights {start.source}"] = sum(tensor.numel() for tensor in model.parameters())
         return borrowed

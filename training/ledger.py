@@ -20,7 +20,7 @@ class Ledger:
     steps: int = 0
     trained: dict[str, int] = field(default_factory=dict)
     adapted: int = 0
-    borrowed: dict[str, int | None] = field(default_factory=dict)
+    borrowed: dict[str, int] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     cost: dict[str, Any] = field(default_factory=dict)
 
@@ -47,8 +47,7 @@ class Ledger:
                 ("trained synapses", f"{self.synapses:,} ({kinds})"),
                 ("supervised synaptic updates", f"{self.updates:.4g}"),
                 ("normalisation statistics adapted", f"{self.adapted:,}")]
-        rows += [("borrowed", f"{source}{f': {count:,} numbers' if count else ''}")
-                 for source, count in self.borrowed.items()]
+        rows += [("borrowed", f"{count:,} numbers, {source}") for source, count in self.borrowed.items()]
         rows += [("skipped images", str(len(self.skipped)))] if self.skipped else []
         seconds = self.cost.get("seconds", 0.0)
         rows.append(("time", f"{seconds:,.1f} s on {self.cost.get('device', '?')}"))

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wiring_plugins import Recipe, Registry, WiringError, load_host, load_registry, read_state
-from wiring_plugins.delta import build_delta, is_delta, read_delta
+from wiring_plugins import (Recipe, Registry, WeightsRef, WiringError, build_delta, is_delta, load_host, load_registry,
+                            read_delta, read_state)
 
 from .checkpoint import Run
 from .condition import Condition, Hardware
@@ -176,7 +176,7 @@ def _learners(recipes, loaders, condition, hardware, group, registry, out, stack
                                              and planned >= COMPILE_STEPS)
     learners = []
     for recipe in recipes:
-        recipe = replace(recipe, classes=len(images.classes))
+        recipe = replace(recipe, classes=len(images.classes), weights=WeightsRef())
         run = Run(out if len(recipes) == 1 else out / recipe.name)
         if group.leads:
             stack.enter_context(run)

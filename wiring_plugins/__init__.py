@@ -12,9 +12,14 @@ from .registry import Registry
 __version__ = "0.1.0"
 
 _LAZY = {
-    "build_model": "build", "wire": "build", "draw_weights": "build",
+    "architecture_of": "build", "build_model": "build", "wire": "build", "draw_weights": "build",
     "calibrate": "calibration", "noise_images": "calibration",
     "fingerprint": "weights_io", "load_weights": "weights_io", "read_state": "weights_io",
+    "count": "counting",
+    "CHECKPOINTS": "delta", "DELTA_FORMAT": "delta", "Delta": "delta", "OPTIMIZER": "delta", "build_delta": "delta",
+    "frozen_fingerprints": "delta", "is_delta": "delta", "newest_in": "delta", "read_delta": "delta",
+    "read_metadata": "delta", "stored_names": "delta", "write_delta": "delta",
+    "replacing": "files",
     "layer_rng": "seeding",
     "resolve": "names", "families": "families",
     "load_host": "plugins", "load_registry": "plugins",

@@ -26,7 +26,7 @@ from .weights_io import fingerprint
 if TYPE_CHECKING:
     import torch
 
-FORMAT = "wiring-delta-1"
+DELTA_FORMAT = "wiring-delta-1"
 OPTIMIZER = "optimizer/"
 """Tensors under this prefix belong to a checkpoint of a run, not to the model."""
 
@@ -75,7 +75,7 @@ def write_delta(path: str | Path, delta: Delta, *, extra: Mapping[str, torch.Ten
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in {**delta.tensors, **extra}.items()}
     with replacing(path) as part:
         try:
-            save_file(tensors, part, metadata={"format": FORMAT, **{key: json.dumps(value, sort_keys=True)
+            save_file(tensors, part, metadata={"format": DELTA_FORMAT, **{key: json.dumps(value, sort_keys=True)
                                                                     for key, value in texts.items()}})
         except Exception as error:  # safetensors wraps the operating system's errors in one of its own
             raise OSError(_errno(error), str(error)) from error
@@ -127,8 +127,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise CorruptFile(f"{path} cannot be read as weights ({error}). It may be truncated; get it again.") from error
-    if (found := metadata.pop("format", None)) != FORMAT:
-        raise CorruptFile(f"{path} is of format {found!r}; this version reads {FORMAT!r}. "
+    if (found := metadata.pop("format", None)) != DELTA_FORMAT:
+        raise CorruptFile(f"{path} is of format {found!r}; this version reads {DELTA_FORMAT!r}. "
                           "Export the weights again with `wiring export RUN -o FILE.safetensors`.")
     return {key: json.loads(text) for key, text in metadata.items()}
 
