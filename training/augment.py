@@ -58,7 +58,8 @@ def crop(images: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
 
     side = images.shape[-1]
     kind = torch.float16 if images.is_cuda else torch.float32
-    left, top, width, height, flip = (boxes * boxes.new_tensor([side, side, side, side, 1])).unbind(1)
+    left, top, width, height = (boxes[:, :4] * side).unbind(1)
+    flip = boxes[:, 4]
     columns = _resize_matrix(left, width, side, size)
     columns = torch.where(flip[:, None, None] > 0, columns.flip(1), columns).to(kind)
     rows = _resize_matrix(top, height, side, size).to(kind)

@@ -111,9 +111,12 @@ class Loader:
     def _fits(self, hardware: Hardware) -> bool:
         if hardware.hold != "auto":
             return hardware.hold == "yes"
-        import psutil
-        import torch
-        free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else psutil.virtual_memory().available
+        if self.device.type == "cuda":
+            import torch
+            free = torch.cuda.mem_get_info(self.device)[0]
+        else:
+            import psutil
+            free = psutil.virtual_memory().available
         return 3 * self.condition.source_size ** 2 * len(self.chosen) < free / 3
 
     def _hold(self):
