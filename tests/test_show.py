@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from wiring_plugins import (Architecture, BatchNorm, Commitment, Init, Layer, Recipe, RegistrationError,
-                            StatisticsSource, UnknownName, WiringError, load_registry)
+from wiring_plugins import (Architecture, BatchNorm, Commitment, DataUnavailable, Init, Layer, Recipe,
+                            RegistrationError, StatisticsSource, UnknownName, WiringError, load_registry)
 from wiring_plugins.cli import make_app
 from wiring_plugins.counting import count
 from wiring_plugins.initializer_page import page
@@ -101,7 +101,7 @@ def test_show_prints_the_counts():
 def test_every_model_can_be_shown():
     from wiring_plugins.show import describe
     for name in REGISTRY.recipes:
-        describe(REGISTRY.recipe(name), REGISTRY)
+        describe(REGISTRY.recipe(name), count(REGISTRY.recipe(name), REGISTRY))
 
 
 def test_filters_are_drawn_side_by_side(tmp_path):
@@ -126,6 +126,13 @@ def test_one_kernel_is_drawn_in_its_colours():
     picture = draw_grid(kernel)
     assert tuple(picture[GAP, GAP]) == (255, 128, 128) and tuple(picture[-GAP - 1, -GAP - 1]) == (128, 128, 0)
     assert (draw_grid(np.zeros((1, 5, 2, 2)))[GAP, GAP] == 128).all()
+
+
+def test_a_source_that_is_not_here_is_said_before_anything_is_printed(tmp_path, monkeypatch):
+    monkeypatch.setenv("WIRING_STATISTICS", str(tmp_path))
+    result = wiring("show", "wiring-wc", "--compare", "wiring-wc@wiring-up-vision")
+    assert isinstance(result.exception, DataUnavailable) and result.exception.exit_code == 3
+    assert "wiring statistics fetch" in str(result.exception) and not result.output
 
 
 @pytest.mark.parametrize("arguments, complaint", [

@@ -17,12 +17,13 @@ def wiring_commands(app):
         compare: Annotated[str, typer.Option(help="Another model, shown side by side.")] = "",
     ) -> None:
         """Show how a model is wired, what it costs in numbers, and what learns."""
+        from .counting import count
         from .names import resolve
         from .plugins import load_registry
         registry = load_registry()
         recipes = [resolve(each, registry) for each in filter(None, (name, compare))]
-        for recipe in recipes:
-            describe(recipe, registry)
+        for recipe, counted in [(recipe, count(recipe, registry)) for recipe in recipes]:
+            describe(recipe, counted)
         if len(recipes) == 2:
             print_differences(*recipes)
         if filters:
@@ -32,10 +33,9 @@ def wiring_commands(app):
             print(f"Kernels of the first convolution: {filters}")
 
 
-def describe(recipe: Recipe, registry) -> None:
-    """Print the recipe in words, a line for each layer, and the totals."""
-    from .counting import BITS, count
-    counted = count(recipe, registry)
+def describe(recipe: Recipe, counted) -> None:
+    """Print the recipe in words, a line for each layer, and the totals of its :class:`.counting.Count`."""
+    from .counting import BITS
     print(f"{recipe.name}: {recipe.doc}\n")
     print_columns(("layer", "shape", "synapses", "initialiser", "source", "numbers", "learns"), [
         (row.layer.path, "x".join(map(str, row.layer.shape)), f"{row.synapses:,}", in_words(row.init),
@@ -65,7 +65,7 @@ def print_columns(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
 
 def in_words(init: Init) -> str:
-    """`permute(within=kernel) of cluster`."""
+    """Kind, parameters and base of an Init, such as `permute(within=kernel) of cluster`."""
     params = ", ".join(f"{name}={value}" for name, value in init.params.items())
     return f"{init.kind}{f'({params})' if params else ''}{f' of {in_words(init.base)}' if init.base else ''}"
 
@@ -87,7 +87,8 @@ def share(part: int, whole: int) -> str:
 
 def print_differences(first: Recipe, second: Recipe) -> None:
     """Print the layers that are wired differently."""
-    rows = [(path, in_words(init), in_words(second.init[path])) for path, init in first.init.items()
+    rows = [(path, *(f"{in_words(each)} from {each.source or 'no source'}" for each in (init, second.init[path])))
+            for path, init in first.init.items()
             if path in second.init and init != second.init[path]]
     if rows:
         print_columns(("layer", first.name, second.name), rows)
@@ -98,8 +99,7 @@ def print_differences(first: Recipe, second: Recipe) -> None:
 def first_kernels(recipe: Recipe, registry):
     """Weights of the architecture's first convolution at birth, or as trained where the recipe's weights are."""
     path = next(layer.path for layer in registry.architecture(recipe.architecture).layers if layer.kind == "conv")
+    from .build import draw_weights, wire
     if recipe.weights.kind == "generated":
-        from .build import draw_weights
         return draw_weights(recipe, registry)[path]
-    from .build import build_model
-    return build_model(recipe.name, registry=registry).state_dict()[f"{path}.weight"].numpy()
+    return wire(recipe, registry).state_dict()[f"{path}.weight"].numpy()
