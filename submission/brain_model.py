@@ -1,6 +1,7 @@
 """A wired model as an experimental subject of Brain-Score: it looks at stimuli, is recorded from, and performs tasks."""
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -13,7 +14,8 @@ from brainscore_vision.model_interface import BrainModel
 from wiring_plugins import Commitment, UnknownName, WiringError, fingerprint, to_plain
 
 from .assemblies import neuroid_assembly, presentation_coordinates, unit_coordinates
-from .extraction import BATCH_SIZE, Extractor, Probe, ScreenWindow
+from .extraction import BATCH_SIZE, Extractor, Probe
+from .view import ScreenWindow, View
 
 IMAGENET_CLASSES = 1000
 
@@ -102,23 +104,23 @@ class WiredBrainModel(BrainModel):
         """The one layer that the platform's behavioural read-outs ask for, (presentation, neuroid); `logits` by name."""
         layer, = layers
         probe = Probe(self._commitment.logits if layer == "logits" else layer)
-        values, presentations = self._look(stimuli, [probe], {}, number_of_trials, require_variance)
-        shape = self._extractor.output_shape(probe)
-        neuroids = unit_coordinates(self._identifier, "behaviour", layer, shape, np.arange(values[probe].shape[1]))
+        view = self._extractor.view(probe, None)
+        values, presentations = self._look(stimuli, [probe], view, number_of_trials, require_variance)
+        neuroids = unit_coordinates(self._identifier, "behaviour", layer, self._extractor.output_shape(probe), view.units)
         return neuroid_assembly(values[probe], neuroids, presentations)
 
-    def _look(self, stimuli, probes, keep, number_of_trials: int, require_variance: bool):
+    def _look(self, stimuli, probes, view: View, number_of_trials: int, require_variance: bool):
         """Values by probe and presentation coordinates. Nothing is kept from one call to the next."""
         paths = [str(stimuli.get_stimulus(stimulus_id)) for stimulus_id in stimuli["stimulus_id"]]
         if not require_variance:
             unique = list(dict.fromkeys(paths))
-            values = self._extractor(unique, probes, keep=keep)
+            values = self._extractor(unique, probes, view)
             if len(unique) < len(paths):
                 row = {path: number for number, path in enumerate(unique)}
                 values = {probe: value[[row[path] for path in paths]] for probe, value in values.items()}
             return values, presentation_coordinates(stimuli)
         gaze = _Microsaccades(number_of_trials, self.visual_degrees())
-        values = self._extractor(paths, probes, keep=keep, distort=gaze.trials)
+        values = self._extractor(paths, probes, view, distort=gaze.trials)
         return values, presentation_coordinates(stimuli, number_of_trials, gaze.coordinates(paths))
 
 
@@ -133,14 +135,15 @@ class _Recording:
         self._probes = [Probe(self._layer, step) for step in time_steps(commitment.time_bins.get(region, ()),
                                                                         self._time_bins)]
 
+    @functools.cached_property
+    def _view(self) -> View:
+        return self._subject._extractor.view(self._probes[0], self._subject._window)
+
     def look_at(self, stimuli, number_of_trials: int, require_variance: bool):
-        extractor, window = self._subject._extractor, self._subject._window
-        shape = extractor.output_shape(self._probes[0])
-        kept = extractor.reachable(self._probes[0], window) if window else np.arange(int(np.prod(shape)))
-        keep = {probe: kept for probe in self._probes} if window else {}
-        values, presentations = self._subject._look(stimuli, list(dict.fromkeys(self._probes)), keep, number_of_trials,
-                                                    require_variance)
-        neuroids = unit_coordinates(self._subject.identifier, self._region, self._layer, shape, kept)
+        shape = self._subject._extractor.output_shape(self._probes[0])
+        values, presentations = self._subject._look(stimuli, list(dict.fromkeys(self._probes)), self._view,
+                                                    number_of_trials, require_variance)
+        neuroids = unit_coordinates(self._subject.identifier, self._region, self._layer, shape, self._view.units)
         return neuroid_assembly(np.stack([values[probe] for probe in self._probes], axis=-1), neuroids, presentations,
                                 time_bins=self._time_bins)
 

@@ -1,7 +1,7 @@
 """Activations of a network: only of the layers asked for, no further than the last of them, only of the units kept."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from wiring_plugins import Commitment
 
 from .memory import require_memory
 from .preprocessing import load_images, normalise
+from .view import ScreenWindow, View, seen_through, whole
 
 if TYPE_CHECKING:
     import torch
@@ -75,15 +76,6 @@ def _hooks(model, wanted: set[Probe], recorded: dict) -> Iterator[None]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScreenWindow:
-    """A square of the screen: centre and half width in degrees from the screen's middle, y downwards."""
-
-    y: float
-    x: float
-    half_width: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Extractor:
     """Runs image files through a model in batches, loading the next batch while one is computed.
 
@@ -96,31 +88,26 @@ class Extractor:
     batch_size: int = BATCH_SIZE
     progress: Callable[[int], None] | None = None
 
-    def __call__(self, paths: Sequence[str | Path], probes: Sequence[Probe], *,
-                 keep: Mapping[Probe, np.ndarray] | None = None,
+    def __call__(self, paths: Sequence[str | Path], probes: Sequence[Probe], view: View, *,
                  distort: Callable[[np.ndarray, Sequence[str]], list[np.ndarray]] | None = None,
                  ) -> dict[Probe, np.ndarray]:
         """float32 (presentations, units) for each probe.
 
-        keep: indices of the units to keep, in the flattened output; all of them for a probe that is not named.
-        distort: turns a batch of inputs (n, 3, height, width) and its paths into one or more batches of the same shape,
-            the trials; presentations are then all trials of the first image, all of the second, and so on.
+        view: the units to keep, of probes that all have outputs of the same shape.
+        distort: turns a batch of whole inputs (n, 3, height, width) and its paths into one or more batches of the same
+            shape, the trials; presentations are then all trials of the first image, all of the second, and so on.
 
         Raises:
             NotEnoughMemory: the result would not fit into memory. Raised after the first batch.
         """
-        keep = keep or {}
+        view = view.without_crop() if distort else view
         results: dict[Probe, np.ndarray] = {}
         done = 0
-        for batch_paths, inputs in self._batches(paths):
+        for batch_paths, inputs in self._batches(paths, view):
             trials = distort(inputs.numpy(), batch_paths) if distort else [inputs]
-            outputs = [self._record(trial, probes, keep) for trial in trials]
+            outputs = [self._record(trial, probes, view) for trial in trials]
             if not results:
-                sizes = {probe: outputs[0][probe].shape[1] for probe in probes}
-                presentations = len(paths) * len(trials)
-                require_memory(presentations * sum(sizes.values()) * 4 * 3,  # the platform's packaging copies it twice
-                               f"Recording {sum(sizes.values())} units for {presentations} presentations")
-                results = {probe: np.empty((presentations, size), np.float32) for probe, size in sizes.items()}
+                results = self._space(len(paths) * len(trials), len(view.units), probes)
             rows = slice(done * len(trials), (done + len(batch_paths)) * len(trials))
             for probe, result in results.items():
                 by_image = np.stack([output[probe] for output in outputs], axis=1)
@@ -130,42 +117,46 @@ class Extractor:
                 self.progress(len(batch_paths))
         return results
 
-    def reachable(self, probe: Probe, window: ScreenWindow) -> np.ndarray:
-        """Indices of the units of `probe` that anything shown inside `window` can change, and of their neighbours in
-        other channels.
+    def view(self, probe: Probe, window: ScreenWindow | None) -> View:
+        """All units of the probe, or those that can see `window`."""
+        shape = self.output_shape(probe)
+        if window is None:
+            return whole(shape)
+        return seen_through(window, lambda inputs: self._outputs(inputs, [probe])[probe].cpu().numpy(), shape,
+                            image_size=self.commitment.image_size, batch_size=self.batch_size,
+                            pixels_per_degree=self.commitment.pixels_per_degree)
 
-        Found by showing noise images that differ in the window alone: a unit whose receptive field ends outside it cannot
-        tell them apart. Of an output (channels, height, width) all channels at a changed place count as reached.
-        """
+    def output_shape(self, probe: Probe) -> tuple[int, ...]:
+        """Shape of the probe's output for one image, such as (channels, height, width)."""
+        size = self.commitment.image_size
+        return tuple(self._outputs(np.zeros((1, 3, size, size), np.float32), [probe])[probe].shape[1:])
+
+    def _outputs(self, inputs, probes: Sequence[Probe]) -> dict[Probe, torch.Tensor]:
+        import torch
+        return activations(self.model, torch.as_tensor(inputs).to(self.device), probes)
+
+    def _record(self, inputs, probes: Sequence[Probe], view: View) -> dict[Probe, np.ndarray]:
         import torch
 
-        size, per_degree = self.commitment.image_size, self.commitment.pixels_per_degree
-        low, high = (np.clip(np.array([window.y, window.x]) * per_degree + size / 2 + sign * window.half_width * per_degree,
-                             0, size) for sign in (-1, 1))
-        (top, left), (bottom, right) = np.floor(low).astype(int), np.ceil(high).astype(int)
-        noise = torch.from_numpy(np.random.RandomState(0).standard_normal((8, 3, size, size)).astype(np.float32))
-        changed = noise.clone()
-        changed[:, :, top:bottom, left:right] = noise.roll(1, dims=0)[:, :, top:bottom, left:right]
-        before, after = (activations(self.model, images.to(self.device), [probe])[probe] for images in (noise, changed))
-        units = (before != after).any(dim=0)
-        if units.ndim == 3:
-            units = units.any(dim=0).expand_as(units)
-        return np.flatnonzero(units.reshape(-1).cpu().numpy())
+        outputs = {probe: output.flatten(start_dim=1) for probe, output in self._outputs(inputs, probes).items()}
+        if view.crop or any(output.shape[1] != len(view.places) for output in outputs.values()):
+            places = torch.as_tensor(view.places, device=self.device)
+            outputs = {probe: output[:, places] for probe, output in outputs.items()}
+        return {probe: output.float().cpu().numpy() for probe, output in outputs.items()}
 
-    def _record(self, inputs, probes, keep) -> dict[Probe, np.ndarray]:
-        import torch
+    def _space(self, presentations: int, units: int, probes: Sequence[Probe]) -> dict[Probe, np.ndarray]:
+        """Room for the result, if there is enough for it and for the platform's packaging, which copies it twice."""
+        require_memory(presentations * units * len(probes) * 4 * 3,
+                       f"Recording {units} units at {len(probes)} time steps for {presentations} presentations")
+        return {probe: np.empty((presentations, units), np.float32) for probe in probes}
 
-        outputs = activations(self.model, torch.as_tensor(inputs).to(self.device), probes)
-        flat = {probe: output.flatten(start_dim=1) for probe, output in outputs.items()}
-        return {probe: (output[:, torch.as_tensor(keep[probe], device=output.device)] if probe in keep else output)
-                .float().cpu().numpy() for probe, output in flat.items()}
-
-    def _batches(self, paths: Sequence[str | Path]):
+    def _batches(self, paths: Sequence[str | Path], view: View):
         """(paths, inputs) of each batch; two batches are loaded ahead in threads."""
         batches = [paths[start:start + self.batch_size] for start in range(0, len(paths), self.batch_size)]
 
         def load(batch):
-            return normalise(load_images(batch, self.commitment.image_size), self.commitment)
+            images = load_images(batch, self.commitment.image_size)
+            return normalise(images[:, :, *view.crop] if view.crop else images, self.commitment)
 
         with ThreadPoolExecutor(2) as pool:
             ahead = [pool.submit(load, batch) for batch in batches[:2]]
@@ -174,9 +165,3 @@ class Extractor:
                 if number + 2 < len(batches):
                     ahead.append(pool.submit(load, batches[number + 2]))
                 yield batch, inputs
-
-    def output_shape(self, probe: Probe) -> tuple[int, ...]:
-        """Shape of the probe's output for one image, such as (channels, height, width)."""
-        import torch
-        size = self.commitment.image_size
-        return tuple(activations(self.model, torch.zeros(1, 3, size, size, device=self.device), [probe])[probe].shape[1:])

@@ -16,11 +16,11 @@ import numpy as np
 from wiring_plugins import DataUnavailable, WiringError
 
 from .benchmarks import PUBLIC_COUNTERPARTS
-from .extraction import ScreenWindow
 from .memory import BASE_MEMORY, peak_memory, require_memory
 from .offline import BENCHMARKS as OFFLINE
 from .offline import serve_locally
 from .platform import NetworkRefused, no_network
+from .view import ScreenWindow
 
 if TYPE_CHECKING:
     from .subjects import Subject

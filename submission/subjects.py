@@ -8,8 +8,9 @@ from typing import Any
 from wiring_plugins import Commitment, Recipe, UnknownName, WiringError, fingerprint, load_registry, resolve, wire
 
 from .brain_model import WiredBrainModel, identify
-from .extraction import BATCH_SIZE, ScreenWindow
+from .extraction import BATCH_SIZE
 from .platform import registered
+from .view import ScreenWindow
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,9 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from wiring_plugins import BatchNorm, UnknownName, WiringError, wire  # noqa: E402
 from wiring_submission.brain_model import WiredBrainModel, identify, time_steps  # noqa: E402
-from wiring_submission.extraction import Extractor, Probe, ScreenWindow  # noqa: E402
+from wiring_submission.extraction import Extractor, Probe  # noqa: E402
 from wiring_submission.platform import platform_session  # noqa: E402
+from wiring_submission.view import ScreenWindow  # noqa: E402
 
 BINS = {"V1": [(50, 150)], "V2": [(70, 170), (170, 270)], "V4": [(90, 140), (140, 190), (190, 240), (240, 290)],
         "IT": [(100, 200), (200, 300)]}
@@ -109,7 +110,8 @@ def test_stopping_early_changes_no_bit(network, commitment, stimuli, region):
         network(normalise(load_images(paths, 224), commitment))
     handle.remove()
     probes = [Probe(layer, step) for step in range(len(BINS[region]))]
-    early = Extractor(model=network, commitment=commitment, batch_size=4)(paths, probes)
+    extractor = Extractor(model=network, commitment=commitment, batch_size=4)
+    early = extractor(paths, probes, extractor.view(probes[0], None))
     assert all(np.array_equal(early[probe], whole[probe.step].flatten(1).numpy()) for probe in probes)
 
 
@@ -134,8 +136,8 @@ def test_preprocessing_is_the_platforms_bit_for_bit(commitment, stimuli):
 
 def test_a_window_records_the_units_that_can_see_it_with_their_own_numbers(network, commitment, stimuli):
     window = ScreenWindow(y=0.5, x=-1.0, half_width=0.3)
-    part = recorded(WiredBrainModel("ours", network, commitment, window=window), stimuli, "V1")
-    whole = recorded(WiredBrainModel("ours", network, commitment), stimuli, "V1")
+    part = recorded(WiredBrainModel("ours", network, commitment, window=window, batch_size=4), stimuli, "V1")
+    whole = recorded(WiredBrainModel("ours", network, commitment, batch_size=4), stimuli, "V1")
     chosen = part["neuroid_num"].values
     assert 64 * 8 * 8 <= len(chosen) <= 64 * 12 * 12
     assert np.array_equal(part.values, whole.values[:, chosen])
