@@ -263,7 +263,7 @@ def test_a_misshapen_or_extra_cornet_layer_is_named(tmp_path):
     (["--layers", "conv9"], "no layer 'conv9'"), (["-k", "conv1"], "LAYER=NUMBER"), (["-k", "conv9=3"], "conv9"),
     (["-k", "conv1=0"], "LAYER=NUMBER"), (["--components", "40"], "40 components"),
     (["-k", "conv1=999"], "999 clusters"),
-    (["--picture", "no/such/folder.png"], "no folder"), (["--picture", "x.gif"], "no .png")])
+    (["--picture", "no/such/folder.png"], "no folder"), (["-o", "."], "is a folder"), (["--picture", "x.gif"], "no .png")])
 def test_bad_options_are_a_sentence_and_leave_no_file(tmp_path, monkeypatch, arguments, complaint):
     monkeypatch.chdir(tmp_path)
     npz(tmp_path / "net.npz", **{"conv1.weight": filters()})

@@ -139,7 +139,7 @@ def test_a_source_that_is_not_here_is_said_before_anything_is_printed(tmp_path, 
     (["show", "wiring-wx"], "wiring-wc"), (["show", "wiring-wc@googlenit"], "googlenet"),
     (["show", "wiring-kaiming@googlenet"], "draws from a statistics source"),
     (["show", "wiring-wc", "--filters", "a.jpg"], ".png"),
-    (["show", "wiring-wc", "--filters", "no/folder/a.png"], "no folder")])
+    (["show", "wiring-wc", "--filters", "no/folder/a.png"], "cannot be written")])
 def test_bad_requests_are_a_sentence_and_leave_no_file(tmp_path, monkeypatch, arguments, complaint):
     monkeypatch.chdir(tmp_path)
     result = wiring(*arguments)

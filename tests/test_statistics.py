@@ -241,10 +241,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path.write_text("old")
 
     def fail(*args):
-        raise OSError("disk full")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError):
+    with pytest.raises(WiringError, match="No space left"):
         files.write(Statistics({}), path)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["x.json"]
 

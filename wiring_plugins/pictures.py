@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 
 from .errors import WiringError
+from .files import replacing
 
 PIXEL = 8
 """Screen pixels of one weight's side."""
@@ -57,11 +57,5 @@ def save(picture: np.ndarray, path: Path) -> None:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise WiringError(f"{path} is no .png. Pictures are written as .png files.")
-    if not path.parent.is_dir():
-        raise WiringError(f"There is no folder {path.parent} to write {path.name} into. Make it first.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        Image.fromarray(picture).save(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as part:
+        Image.fromarray(picture).save(part, format="png")

@@ -223,6 +223,8 @@ def wiring_commands(app):
 
         from ..statistics.files import write
         for target in filter(None, (output, picture)):
+            if target.is_dir():
+                raise WiringError(f"{target} is a folder. Give the path of the file to write.")
             if not target.parent.is_dir():
                 raise WiringError(f"There is no folder {target.parent} to write {target.name} into. Make it first.")
         if picture and picture.suffix.lower() != ".png":

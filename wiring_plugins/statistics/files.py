@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 import types
 import typing
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import CorruptFile, WiringError
+from ..files import replacing
 from .types import LayerStatistics, Statistics
 
 FORMAT = "wiring-statistics/1"
@@ -42,18 +42,8 @@ def encode(statistics: Statistics) -> str:
 
 def write(statistics: Statistics, path: Path) -> None:
     """Write the file whole or not at all."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise WiringError(f"There is no folder {path.parent} to write {path.name} into. Make it first.")
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(encode(statistics))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as part:
+        part.write_text(encode(statistics), encoding="utf-8")
 
 
 def read(path: Path) -> Statistics:
