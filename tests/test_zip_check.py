@@ -144,6 +144,8 @@ def test_the_document_lists_every_rule():
     (changed({PLUGIN + "__pycache__/": "", PLUGIN + "__pycache__/model.cpython-311.pyc": ""}), "A2"),
     (changed({"__MACOSX/": "", "__MACOSX/mine/": "", "__MACOSX/mine/._models": ""}), "A2"),
     (init(INIT.replace("'mine'", "'My.Model'")), "A1"),
+    (changed({PLUGIN + "weights.pt": "x"}), "A3"),
+    (changed({PLUGIN + "build/": "", PLUGIN + "build/x.py": ""}), "A3"),
 ])
 def test_advice_refuses_nothing(entries, number, tmp_path):
     with open_submission(write(tmp_path / "x.zip", entries)) as submission:
@@ -252,6 +254,6 @@ def test_the_platform_is_read_without_being_imported():
 def test_without_the_platform_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(rules, "platform_folder", lambda: None)
     with open_submission(write(tmp_path / "x.zip", GOOD)) as submission:
-        assert [finding.rule.number for finding in rules.check(submission)] == ["A3"]
+        assert [finding.rule.number for finding in rules.check(submission)] == ["A4"]
     monkeypatch.setattr(platform, "find_spec", lambda name: None)
     assert platform.platform_folder() is None

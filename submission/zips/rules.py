@@ -265,6 +265,14 @@ def _litter(zip_: Submission) -> Iterator[str]:
         yield f"{len(litter)} such {'entry' if len(litter) == 1 else 'entries'}, the first being {litter[0]}"
 
 
+def _ignored(zip_: Submission) -> Iterator[str]:
+    for plugin in zip_.plugins:
+        for file in zip_.plugin_files(plugin):
+            path = PurePosixPath(file)
+            if path.suffix in (".pt", ".swp") or {"build", "venv", ".venv"} & set(path.parts):
+                yield f"models/{plugin}/{file}"
+
+
 def _no_platform(zip_: Submission) -> Iterator[str]:
     if platform_folder() is None:
         yield "brainscore-vision is not installed for this Python"
@@ -399,7 +407,10 @@ RULES = (
     Rule(number="A2", says="No caches or system files are inside.", find=_litter, advice=True,
          reason="They become part of a public repository.",
          fix="Zip with -x '*__pycache__*' '*.DS_Store', and without macOS's Compress."),
-    Rule(number="A3", says="The platform is installed here.", find=_no_platform, advice=True,
+    Rule(number="A3", says="No file is one that the platform's repository ignores.", find=_ignored, advice=True,
+         reason="Its .gitignore names *.pt, *.swp, build, venv and .venv: such a file may not arrive.",
+         fix="Rename it, such as weights.pt to weights.pth."),
+    Rule(number="A4", says="The platform is installed here.", find=_no_platform, advice=True,
          reason="Only then can its own models' names be compared.",
          fix="Install brainscore-vision (Python 3.11)."),
 )
