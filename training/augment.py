@@ -50,7 +50,7 @@ def centre_boxes(aspects: np.ndarray) -> np.ndarray:
 
 
 def crop(images: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
-    """Cut `boxes` (n, 5) out of `images` (n, 3, side, side; uint8) and resize them to (n, 3, size, size), values 0..255.
+    """Cut `boxes` (n, 5) out of `images` (n, 3, side, side; uint8) and resize them to (n, 3, size, size), 0..255.
 
     Bilinear with antialiasing, as Pillow and torchvision resize. float16 on CUDA, float32 elsewhere.
     """

@@ -1,4 +1,4 @@
-"""`wiring bench train`: how fast images are fed and learned from, part by part and against the reference work's manner."""
+"""`wiring bench train`: how fast images are fed and learned from, and how the reference work's manner compares."""
 from dataclasses import dataclass, replace
 from typing import Annotated, Optional
 
@@ -13,8 +13,8 @@ def train(
     data: Annotated[Optional[str], typer.Option(help="Images for loader and end to end.",
                                                 show_default="2,048 JPEGs of 500x375 made for the purpose")] = None,
     reference: Annotated[bool, typer.Option(
-        "--reference", help="Train in the reference trainer's manner too: fp32, NCHW, anomaly detection, .item() at every "
-                            "step.")] = False,
+        "--reference", help="Train in the reference trainer's manner too: fp32, NCHW, anomaly detection, .item() at "
+                            "every step.")] = False,
     rounds: Annotated[int, typer.Option(help="Times that each is measured, in turns; the median is shown.", min=1)] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (bf16 on CUDA, else fp32), bf16 or fp32.")] = "auto",
@@ -29,7 +29,8 @@ def train(
     hardware = Hardware(device=device, precision=precision, compile=compile_)
     group = join(hardware)
     on_gpu = group.device.type == "cuda"
-    condition = Condition(image_size=image_size or (224 if on_gpu else 64), batch_size=batch_size or (256 if on_gpu else 32))
+    condition = Condition(image_size=image_size or (224 if on_gpu else 64),
+                          batch_size=batch_size or (256 if on_gpu else 32))
     registry = load_registry()
     learned = registry.recipe(recipe)
     everything = replace(learned, name=f"{recipe}, all learn", trainable=tuple(
@@ -49,7 +50,8 @@ class _Row:
 
 class _Bench:
     def __init__(self, registry, condition, hardware, group, rounds: int):
-        self.registry, self.condition, self.hardware, self.group, self.rounds = registry, condition, hardware, group, rounds
+        self.registry, self.condition, self.hardware = registry, condition, hardware
+        self.group, self.rounds = group, rounds
 
     def run(self, recipes, data: str | None, reference: bool) -> None:
         from .flops import step_flops
@@ -132,15 +134,17 @@ class _Bench:
                                  or self.hardware.compile == "auto" and self.group.device.type == "cuda")
         born = replace(recipe, classes=classes, weights=WeightsRef(), batch_norm=BatchNorm(statistics="unit"))
         condition = replace(self.condition, lr=1e-3)  # speed does not depend on it, and nothing may overflow
-        return Learner(born, self.registry, condition, replace(self.hardware, precision="fp32") if fp32 else self.hardware,
-                       self.group, Run(Path("bench")), facts={}, compiled=compiled)
+        hardware = replace(self.hardware, precision="fp32") if fp32 else self.hardware
+        return Learner(born, self.registry, condition, hardware, self.group, Run(Path("bench")), facts={},
+                       compiled=compiled)
 
     def _batch(self, classes: int):
         import torch
 
         from .loader import Batch
         size, count = self.condition.image_size, self.condition.batch_size
-        images = torch.randn(count, 3, size, size, device=self.group.device).contiguous(memory_format=torch.channels_last)
+        images = torch.randn(count, 3, size, size, device=self.group.device)
+        images = images.contiguous(memory_format=torch.channels_last)
         return Batch(images, torch.arange(count, device=self.group.device) % classes, count)
 
     def _images(self, data: str | None):

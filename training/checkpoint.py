@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wiring_plugins import (CHECKPOINTS, DELTA_FORMAT, OPTIMIZER, CorruptFile, Delta, FrozenMapping, WiringError, read_delta,
-                            read_metadata, replacing, to_plain, write_delta)
+from wiring_plugins import (CHECKPOINTS, DELTA_FORMAT, OPTIMIZER, CorruptFile, Delta, FrozenMapping, WiringError,
+                            read_delta, read_metadata, replacing, to_plain, write_delta)
 
 from .condition import differences
 
@@ -169,7 +169,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def export(run: str | Path, out: str | Path, *, step: int | None = None) -> Path:
-    """Write the newest checkpoint of a run, or that of `step`, as delta weights: without the optimiser. Returns `out`."""
+    """Write a run's newest checkpoint, or that of `step`, as delta weights, without the optimiser. Returns `out`."""
     folder = Run(run)
     steps = folder.steps()
     if not steps:

@@ -34,22 +34,22 @@ def train(
     label_smoothing: Annotated[float, typer.Option(help="Off in the reference work.")] = 0.0,
     cached_views: Annotated[int, typer.Option(
         help="If only the decoder learns: compute the features of that many crops of each image once.")] = 0,
-    seed: Annotated[int, typer.Option(help="Chooses, orders and crops the images. The recipe's own seed wires it.")] = 0,
+    seed: Annotated[int, typer.Option(help="Chooses, orders and crops the images; the recipe's own wires it.")] = 0,
     start: Annotated[Optional[str], typer.Option("--from", help="Run folder or weights file to continue from.")] = None,
-    save_only: Annotated[bool, typer.Option("--save-only", help="Keep the weights of birth and train nothing.")] = False,
+    save_only: Annotated[bool, typer.Option("--save-only", help="Keep the weights of birth; train nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the run folder.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (bf16 on CUDA, else fp32), bf16 or fp32.")] = "auto",
     compile_: Annotated[str, typer.Option("--compile", help="torch.compile: auto, yes or no.")] = "auto",
-    deterministic: Annotated[bool, typer.Option("--deterministic", help="The same bits each time on CUDA too.")] = False,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="The same bits each time, on CUDA too.")] = False,
     hold: Annotated[str, typer.Option(help="Keep decoded images in the device's memory: auto, yes or no.")] = "auto",
     workers: Annotated[int, typer.Option(help="Threads that decode images.", show_default="one per core")] = 0,
     max_corrupt: Annotated[int, typer.Option(help="Unreadable images that are named and skipped.")] = 10,
-    checkpoint_seconds: Annotated[float, typer.Option(help="Save at least this often, beside every epoch's end.")] = 600.0,
+    checkpoint_seconds: Annotated[float, typer.Option(help="Save at least this often.")] = 600.0,
     local_batch_norm: Annotated[bool, typer.Option(
         "--local-batch-norm", help="Several GPUs: each normalises by its own share of the batch.")] = False,
     slurm: Annotated[Optional[str], typer.Option(
-        help="Submit to SLURM instead: gpus=8,nodes=1,hours=12,partition=NAME,cpus=8 (needs the extra `slurm`).")] = None,
+        help="Submit to SLURM instead: gpus=8,nodes=1,hours=12,partition=NAME,cpus=8 (extra `slurm`).")] = None,
 ) -> None:
     """Train recipes under one condition. The defaults are the reference work's condition."""
     condition = Condition(
@@ -88,6 +88,8 @@ def train_and_show(recipes, *, condition: Condition, hardware: Hardware, **order
     results = run(chosen, condition=condition, hardware=hardware, host=host, registry=registry, report=screen, **order)
     if int(os.environ.get("RANK", 0)) == 0:
         typer.echo(summary(results))
+    if not all(result.reason for result in results):
+        raise typer.Exit(130)
 
 
 def export(
@@ -101,8 +103,8 @@ def export(
     from .checkpoint import export as write
     write(run, out, step=step)
     facts = read_metadata(out)
-    typer.echo(f"{out}: {facts['recipe']['name']}, {out.stat().st_size / 1e6:.2f} MB, {facts['recipe']['classes']} classes, "
-               f"{facts['facts']['ledger']['images']:,} images seen. "
+    typer.echo(f"{out}: {facts['recipe']['name']}, {out.stat().st_size / 1e6:.2f} MB, "
+               f"{facts['recipe']['classes']} classes, {facts['facts']['ledger']['images']:,} images seen. "
                f"Score it with: brainscore score --model {facts['recipe']['name']}@{out}")
 
 
@@ -114,7 +116,7 @@ def add_data_commands(app: typer.Typer) -> None:
     def pack(
         source: Annotated[str, typer.Argument(help="An image tree, a folder of .tar shards, or a .tar file.")],
         folder: Annotated[Path, typer.Argument(help="The new folder to write.")],
-        short_side: Annotated[str, typer.Option(help="Shrink larger images to this short side, or `original`.")] = "256",
+        short_side: Annotated[str, typer.Option(help="Shrink larger images to that, or `original`.")] = "256",
         quality: Annotated[int, typer.Option(help="JPEG quality of images that were shrunk.", min=1, max=100)] = 90,
         max_corrupt: Annotated[int, typer.Option(help="Unreadable images that are named and left out.")] = 10,
     ) -> None:

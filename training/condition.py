@@ -24,7 +24,7 @@ class Condition:
         45 passes.
     first_epoch: one pass, of which every tenth is kept.
     patience_policy: what the learning rate waits for. `paper`: the loss of an epoch's last batch, as in the reference
-        work. `validation`: the validation loss. Without progress for more than `patience` epochs the rate falls tenfold.
+        work. `validation`: the validation loss. After more than `patience` epochs without progress it falls tenfold.
     image_size: side of the square that the model sees, in pixels. source_size: side of the square that an image is
         stored as before it is cropped; by default twice the image size, at most 256.
     validation_images: how many, chosen as the training images are; by default as many as these.

@@ -56,7 +56,8 @@ class ImageSet:
         try:
             return decode(self.encoded(index), size, self.decoder)
         except Exception as error:  # a decoder meets broken files in many ways, and each is the file's fault
-            raise CorruptFile(f"{self.name(index)} cannot be read as an image ({type(error).__name__}: {error}).") from error
+            raise CorruptFile(f"{self.name(index)} cannot be read as an image "
+                              f"({type(error).__name__}: {error}).") from error
 
     def fingerprint(self, chosen: np.ndarray) -> str:
         """SHA-256 over the identities and labels of the chosen images."""
@@ -257,5 +258,6 @@ def choose(images: ImageSet, count: int | None, condition: Condition, *, flag: s
         order = order[np.argsort(rounds, kind="stable")]  # the first of every class, then the second, ...
         if min(seen.values()) * len(seen) < count:
             raise WiringError(f"{flag} {count} in a balanced choice needs {-(-count // len(seen))} images of each of "
-                              f"{len(seen)} classes; the smallest has {min(seen.values())}. Take fewer, or --subset uniform.")
+                              f"{len(seen)} classes; the smallest has {min(seen.values())}. "
+                              "Take fewer, or --subset uniform.")
     return np.sort(order[:count])

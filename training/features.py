@@ -48,8 +48,8 @@ def cache(learners: list[Learner], loaders: tuple[Loader, Loader | None], condit
     layers = {name.rpartition(".")[0] for name in learner.trained}
     kinds = {kind for kind, count in learner.ledger.trained.items() if count}
     if others or learner.group.world > 1 or len(layers) > 1 or kinds != {"linear"}:
-        raise WiringError(f"--cached-views is for one recipe, in one process, of which one linear layer learns, such as "
-                          f"wiring-dt-decoder; of {learner.recipe.name!r} {', '.join(sorted(layers))} learn.")
+        raise WiringError("--cached-views is for one recipe, in one process, of which one linear layer learns, such "
+                          f"as wiring-dt-decoder; of {learner.recipe.name!r} {', '.join(sorted(layers))} learn.")
     layer, = layers
     training, validation = loaders
     loaders = (FeatureLoader(training, learner, layer, condition.cached_views),
@@ -59,7 +59,7 @@ def cache(learners: list[Learner], loaders: tuple[Loader, Loader | None], condit
 
 
 def _features(loader: Loader, learner: Learner, layer: str, view: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The inputs of `layer` (n, features) for view number `view` of every image, and labels (n,), in the images' order."""
+    """Inputs of `layer` (n, features) for view number `view` of every image, and labels (n,), in the images' order."""
     import torch
 
     caught = []

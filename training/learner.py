@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wiring_plugins import (Delta, Recipe, Registry, WiringError, architecture_of, build_delta, count, frozen_fingerprints,
-                            stored_names, wire)
+from wiring_plugins import (Delta, Recipe, Registry, WiringError, architecture_of, build_delta, count,
+                            frozen_fingerprints, stored_names, wire)
 
 from .checkpoint import Checkpoint, Run
 from .condition import Condition, Hardware
@@ -30,7 +30,7 @@ def trained_names(recipe: Recipe, registry: Registry) -> set[str]:
     layers = architecture_of(recipe, registry).layers
     learning = [layer for layer in layers
                 if any(layer.path == path or layer.path.startswith(f"{path}.") for path in recipe.trainable)]
-    return {f"{layer.path}.{kind}" for layer in learning for kind in ("weight", "bias") if kind == "weight" or layer.bias}
+    return {f"{layer.path}.{kind}" for layer in learning for kind in (("weight", "bias") if layer.bias else ("weight",))}
 
 
 def freeze(model: torch.nn.Module, trained: set[str]) -> None:
@@ -59,8 +59,8 @@ class Learner:
     """Steps one recipe's model. `model` is the plain module; `network` is what runs: compiled, distributed or both."""
 
     def __init__(self, recipe: Recipe, registry: Registry, condition: Condition, hardware: Hardware, group: Group,
-                 run: Run, *, facts: Mapping[str, Any], start: Start | None = None, checkpoint: Checkpoint | None = None,
-                 compiled: bool = False):
+                 run: Run, *, facts: Mapping[str, Any], start: Start | None = None,
+                 checkpoint: Checkpoint | None = None, compiled: bool = False):
         import torch
 
         self.recipe, self.condition, self.group, self.run, self.facts = recipe, condition, group, run, facts
@@ -68,6 +68,7 @@ class Learner:
         if not self.trained:
             raise WiringError(f"Nothing of {recipe.name!r} learns: its `trainable` is empty. `wiring models` lists "
                               "recipes; -ct and -dt variants learn.")
+        self.new = checkpoint is None
         if checkpoint:
             model = build_delta(checkpoint.delta, registry, name=f"the checkpoint of step {checkpoint.step}")
             self.stored, self.frozen = set(checkpoint.delta.tensors), checkpoint.delta.frozen
@@ -75,7 +76,8 @@ class Learner:
             model = wire(recipe, registry)
             self.stored = stored_names(model, self.trained) | (_take_over(model, start, recipe) if start else set())
             self.frozen = frozen_fingerprints(model, self.stored)
-        self.ledger = Ledger(trained=count_trained(model, self.trained), borrowed=self._borrowed(model, registry, start))
+        self.ledger = Ledger(trained=count_trained(model, self.trained),
+                             borrowed=self._borrowed(model, registry, start))
         freeze(model, self.trained)
         self.model = model.to(group.device, memory_format=torch.channels_last)
         self._set_training()
@@ -90,7 +92,7 @@ class Learner:
         self.autocast = lambda: torch.autocast(group.device.type, torch.bfloat16, enabled=bf16)
         self.step, self.epoch, self.reason = 0, 0, ""
         self.top1: float | None = None
-        self.sums = torch.zeros(3, dtype=torch.float64, device=group.device)  # loss, correct, images; since the epoch began
+        self.sums = torch.zeros(3, dtype=torch.float64, device=group.device)  # loss, correct, images of this epoch
         self.last_loss = torch.zeros((), device=group.device)
         if checkpoint:
             self._restore(checkpoint)
@@ -155,8 +157,8 @@ class Learner:
         self.sums.zero_()
         judged = validation["loss"] if self.condition.patience_policy == "validation" else last
         event = {"event": "epoch", "epoch": self.epoch + 1, "step": self.step, "lr": self.plateau.rate,
-                 "loss": training[0] / max(training[2], 1), "top1": training[1] / max(training[2], 1), "last_loss": last,
-                 "validation": validation, "images": self.ledger.images}
+                 "loss": training[0] / max(training[2], 1), "top1": training[1] / max(training[2], 1),
+                 "last_loss": last, "validation": validation, "images": self.ledger.images}
         self.plateau.step(judged)
         self._set_lr()
         self.epoch += 1
@@ -281,16 +283,20 @@ def _take_over(model: torch.nn.Module, start: Start, recipe: Recipe) -> set[str]
 
 def device_name(device: torch.device) -> str:
     import platform
+    from pathlib import Path
 
     import torch
 
-    if device.type != "cuda":
-        return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    return torch.cuda.get_device_name(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    table = Path("/proc/cpuinfo")
+    lines = table.read_text().splitlines() if table.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{(names or [platform.machine()])[0]}, {torch.get_num_threads()} threads"
 
 
 def joules(device: torch.device) -> float | None:
-    """What the GPU's driver has counted since it was loaded, in joules; None if it or its Python package is not there."""
+    """What the GPU's driver has counted since it was loaded, in joules; None where it, or pynvml, is not there."""
     if device.type != "cuda":
         return None
     try:

@@ -75,8 +75,8 @@ def train(recipes: Sequence[str | Recipe], *, data: str, out: str | Path, condit
             stopped = stack.enter_context(_stop_on_signal())
             _run(learners, *loaders, condition, hardware, group, stopped, _announcer(host, group, report),
                  save_only=save_only)
-            return [Result(learner.run.folder, learner.recipe, learner.reason, learner.ledger.to_plain(), learner.top1)
-                    for learner in learners]
+            return [Result(learner.run.folder, learner.recipe, learner.reason or ("birth only" if save_only else ""),
+                           learner.ledger.to_plain(), learner.top1) for learner in learners]
     finally:
         group.close()
 
@@ -99,11 +99,12 @@ def _run(learners: list[Learner], loader: Loader, validation: Loader | None, con
         return group.agree(time.monotonic() - saved >= hardware.checkpoint_seconds or stopped())
 
     for learner in learners:
-        if learner.step == 0 and learner.epoch == 0:
-            save(learner)  # the birth; resuming never comes here again, so that it is never overwritten
+        if learner.new:
             if condition.max_epochs == 0:
                 learner.reason = "0 epochs"
-        announce(learner, {"event": "start", "step": learner.step, "steps_per_epoch": steps, "epoch": learner.epoch})
+            save(learner)  # the birth, which is never written again
+        announce(learner, {"event": "start", "step": learner.step, "steps_per_epoch": steps, "epoch": learner.epoch,
+                           "reason": learner.reason})
     if save_only:
         return
     while active := [learner for learner in learners if not learner.finished]:
@@ -129,10 +130,10 @@ def _run(learners: list[Learner], loader: Loader, validation: Loader | None, con
         for learner in active:
             if learner.epoch == epoch:
                 event = learner.end_epoch(learner.evaluate(validation) if validation else None)
-                save(learner)
-                announce(learner, event)
+                announce(learner, event)  # before it is saved: what is logged after the newest checkpoint happens again
                 if learner.finished:
                     announce(learner, {"event": "end", "step": learner.step, "reason": learner.reason})
+                save(learner)
         saved = time.monotonic()
         if group.agree(stopped()):
             return
@@ -161,7 +162,8 @@ def _loaders(recipes, training, validation, condition, hardware, group, registry
     if validation.classes != training.classes:
         raise WiringError(f"The validation images of {validation.spec} are of other classes than the training images "
                           f"({len(validation.classes)} and {len(training.classes)}). Give the same classes in both.")
-    return train_loader, Loader(validation, choose(validation, count, condition), condition, hardware, train=False, **common)
+    chosen = choose(validation, count, condition)
+    return train_loader, Loader(validation, chosen, condition, hardware, train=False, **common)
 
 
 def _learners(recipes, loaders, condition, hardware, group, registry, out, stack, *, resume, start) -> list[Learner]:
@@ -220,7 +222,7 @@ def _announcer(host, group: Group, report: Report):
 
 @contextmanager
 def _stop_on_signal():
-    """Until the block ends, SIGINT and SIGTERM mean: save at the end of this step, and stop. A second one interrupts."""
+    """Until the block ends, SIGINT and SIGTERM mean: save after this step, and stop. A second one interrupts."""
     asked = []
 
     def ask(number, frame) -> None:

@@ -42,7 +42,8 @@ def pack(sets: Mapping[str, ImageSet], folder: Path, *, short_side: int | None, 
         os.replace(part, folder)
         return skipped
     except OSError as error:
-        raise WiringError(f"{folder} cannot be written: {error.strerror}. Give a folder on a disk with room.") from error
+        raise WiringError(f"{folder} cannot be written: {error.strerror}. Give a folder on a disk "
+                          "with room.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -63,8 +64,8 @@ def _write(images: ImageSet, part: Path, short_side: int | None, quality: int, s
                 if isinstance(data, CorruptFile):
                     skipped.append(str(data))
                     if len(skipped) > limit:
-                        raise CorruptFile(f"{len(skipped)} images of {images.spec} cannot be read; --max-corrupt allows "
-                                          f"{limit}. The last: {data}.")
+                        raise CorruptFile(f"{len(skipped)} images of {images.spec} cannot be read; --max-corrupt "
+                                          f"allows {limit}. The last: {data}.")
                     continue
                 file.write(data)
                 digest.update(data)

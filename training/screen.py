@@ -27,8 +27,10 @@ class Screen:
 
     def _start(self, event) -> None:
         self.steps, self.before = event["steps_per_epoch"], (event["step"], time.monotonic())
-        if event["step"]:
-            print(f"{event['recipe']}: going on from step {event['step']:,}, epoch {event['epoch'] + 1}")
+        if event["reason"]:
+            print(f"{event['recipe']} is finished: {event['reason']}, {event['step']:,} steps")
+        elif event["step"]:
+            print(f"{event['recipe']}: going on from step {event['step']:,}, in epoch {event['epoch'] + 1}")
 
     def _progress(self, event) -> None:
         if not self.live:
@@ -49,7 +51,9 @@ class Screen:
         if self.live:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
         found = event["validation"]
-        seen = f"  validation loss {found['loss']:.3f} top-1 {found['top1']:.1%} top-5 {found['top5']:.1%}" if found else ""
+        seen = ""
+        if found:
+            seen = f"  validation loss {found['loss']:.3f} top-1 {found['top1']:.1%} top-5 {found['top5']:.1%}"
         print(f"{self._name(event)}epoch {event['epoch']:>3}  step {event['step']:>6,}  lr {event['lr']:.0e}  "
               f"training loss {event['loss']:.3f} top-1 {event['top1']:.1%}{seen}", flush=True)
 
@@ -68,7 +72,8 @@ def summary(results) -> str:
     from .ledger import Ledger
     blocks = []
     for result in results:
-        rows = [("ended", result.reason or "stopped; go on with --resume"), *Ledger.from_plain(dict(result.ledger)).lines()]
+        rows = [("ended", result.reason or "stopped; go on with --resume"),
+                *Ledger.from_plain(dict(result.ledger)).lines()]
         if result.top1 is not None:
             rows.append(("validation top-1", f"{result.top1:.1%}"))
         width = max(len(name) for name, _ in rows)

@@ -155,10 +155,12 @@ def build_trained(recipe: Recipe, registry: Registry) -> torch.nn.Module:
     """
     file = recipe.weights.file
     delta = read_delta(file)
-    if recipe.weights.sha256 and (found := hashlib.sha256(Path(file).read_bytes()).hexdigest()) != recipe.weights.sha256:
-        raise CorruptFile(f"{file} has SHA-256 {found}, not {recipe.weights.sha256}. Get it again, or type "
+    found, known = hashlib.sha256(Path(file).read_bytes()).hexdigest(), recipe.weights.sha256
+    if known not in (None, found):
+        raise CorruptFile(f"{file} has SHA-256 {found}, not {known}. Get it again, or type "
                           f"{recipe.name}@birth for the model without it.")
-    unlike = [field for field in ("architecture", "init", "seed") if getattr(recipe, field) != getattr(delta.recipe, field)]
+    unlike = [field for field in ("architecture", "init", "seed")
+              if getattr(recipe, field) != getattr(delta.recipe, field)]
     if unlike:
         raise CorruptFile(f"{file} was trained from another {' and '.join(unlike)} than {recipe.name!r} has. Type "
                           f"{recipe.name}@birth, or train it again with `wiring train {recipe.name}`.")
@@ -178,7 +180,7 @@ def newest_in(run: Path) -> Path:
 
 
 def load_tensors(model: torch.nn.Module, delta: Delta, *, name: str = "these weights") -> None:
-    """Put the delta's tensors into a model born from the delta's recipe, and check the rest against its fingerprints."""
+    """Put the delta's tensors into a model born from its recipe, and check the rest against its fingerprints."""
     import torch
 
     state = model.state_dict()
@@ -195,8 +197,8 @@ def load_tensors(model: torch.nn.Module, delta: Delta, *, name: str = "these wei
     for problem, keys in problems.items():
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise CorruptFile(f"{name} does not fit recipe {delta.recipe.name!r} as this version wires it: it {problem} "
-                              f"{', '.join(sorted(keys)[:3])}{more}.")
+            raise CorruptFile(f"{name} does not fit recipe {delta.recipe.name!r} as this version wires it: it "
+                              f"{problem} {', '.join(sorted(keys)[:3])}{more}.")
     with torch.no_grad():
         for key, tensor in delta.tensors.items():
             state[key].copy_(tensor)

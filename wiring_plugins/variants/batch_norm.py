@@ -12,7 +12,8 @@ WHOLE = {"bn": ("decoder",), "bn-v4": ("IT", "decoder"), "bn-v2": ("V4", "IT", "
 
 
 def _norms_outside(parts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(layer.path for layer in CORNET_S.layers if layer.kind == "norm" and layer.path.split(".")[0] not in parts)
+    return tuple(layer.path for layer in CORNET_S.layers
+                 if layer.kind == "norm" and layer.path.split(".")[0] not in parts)
 
 
 @hookimpl

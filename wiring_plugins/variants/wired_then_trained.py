@@ -1,4 +1,4 @@
-"""Wired first, trained then: critical training of every wired birth ("WC+CT" is the paper's best), and full training."""
+"""Wired, then trained: critical training of every wired birth ("WC+CT" is the paper's best), and full training."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ WC_STANDARD = replace(
 
 
 def _kaiming_where_all_learns(recipe: Recipe) -> Recipe:
-    """An area that learns as a whole begins Kaiming normal, as in the reference work: its wiring would be overwritten."""
+    """An area that learns as a whole begins Kaiming normal, as in the reference work: its wiring would not last."""
     return replace(recipe, init={path: KAIMING.init[path] if path.split(".")[0] in recipe.trainable else init
                                  for path, init in recipe.init.items()})
 
