@@ -43,13 +43,13 @@ def run(options: ScoreOptions) -> int:
     Bad options are refused before any work. A benchmark that fails leaves a row with its reason, and the others go on.
     """
     require_platform()
+    require_memory(BASE_MEMORY, f"Scoring {options.model}")
     benchmarks = resolve(options.benchmarks)
     device = choose_device(options.device)
     if options.batch_size < 1:
         raise WiringError(f"The batch size is {options.batch_size}, and has to be 1 or more.")
     _require_writable(options.json)
     databases = {benchmark: results.database_for(benchmark, options.db) for benchmark in benchmarks}
-    require_memory(BASE_MEMORY, f"Scoring {options.model}")
     with platform_session(), _terminated_like_interrupted():
         try:
             return _score_all(options, benchmarks, device, databases)

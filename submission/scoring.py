@@ -81,12 +81,12 @@ def _score(subject: Subject, benchmark: str, seed: int, progress, stack: ExitSta
     import brainscore_vision
 
     offline = benchmark in OFFLINE
-    candidate = _load(subject.name, lambda: subject.fresh(IN_RECEPTIVE_FIELD if offline else None, progress))
+    candidate = _load("weights", subject.name, lambda: subject.fresh(IN_RECEPTIVE_FIELD if offline else None, progress))
     if offline:
         stack.enter_context(serve_locally(_screen_degrees(candidate.visual_degrees())))
-    loaded = _load(benchmark, lambda: brainscore_vision.load_benchmark(benchmark))
+    loaded = _load("data", benchmark, lambda: brainscore_vision.load_benchmark(benchmark))
     np.random.seed(_bootstrap_seed(seed, benchmark))  # the platform's metrics draw from numpy's global stream
-    score = _load(benchmark, lambda: loaded(candidate))
+    score = _load("data", benchmark, lambda: loaded(candidate))
     return {**_numbers(score), "version": str(getattr(loaded, "version", None))}
 
 
@@ -95,8 +95,11 @@ def _screen_degrees(visual_degrees: int) -> int:
     return visual_degrees if visual_degrees <= 12 else 12
 
 
-def _load(name: str, load: Callable):
-    """`load()`; whatever the platform raises because data are out of reach becomes :class:`DataUnavailable`."""
+def _load(what: str, name: str, load: Callable):
+    """`load()`; whatever the platform raises because a download is out of reach becomes :class:`DataUnavailable`.
+
+    what, name: what may have to be downloaded, and for which benchmark or model.
+    """
     try:
         return load()
     except (WiringError, MemoryError):
@@ -106,9 +109,8 @@ def _load(name: str, load: Callable):
             raise WiringError(f"{name} failed on the platform's side: {type(error).__name__}: {error}") from error
         advice = (f"Its data are only at brain-score.org; {PUBLIC_COUNTERPARTS[name]} asks the same of public data."
                   if name in PUBLIC_COUNTERPARTS else
-                  "Connect to the network and run the same command again; the data are then kept for later runs.")
-        raise DataUnavailable(f"The data of {name} are not on this machine and cannot be fetched from Brain-Score's "
-                              f"storage (s3.amazonaws.com). {advice}") from error
+                  f"Connect to the network and run the same command again; the {what} are then kept for later runs.")
+        raise DataUnavailable(f"The {what} of {name} are not on this machine and cannot be downloaded. {advice}") from error
 
 
 def _is_download_error(error: BaseException) -> bool:
