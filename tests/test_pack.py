@@ -288,6 +288,7 @@ def test_only_what_is_needed_is_copied(tmp_path, monkeypatch):
         # about A
         A = 1
         """More about A."""
+        A += 1
         B = 2
         """About B."""
 
@@ -303,7 +304,7 @@ def test_only_what_is_needed_is_copied(tmp_path, monkeypatch):
     carried = vendor.vendor([("tidy_module", "used")], own=("tidy_module",), place={"tidy_module": "there.it_is"})
     assert set(carried.files) == {"there/it_is.py", "there/__init__.py"}
     text = carried.files["there/it_is.py"]
-    assert "# about A\nA = 1\n\"\"\"More about A.\"\"\"" in text and "def used" in text and "import os" in text
+    assert "# about A\nA = 1\n\"\"\"More about A.\"\"\"\nA += 1\n" in text and "def used" in text and "import os" in text
     assert not any(word in text for word in ("json", "About B", "unused", "TYPE_CHECKING", "import wiring_plugins"))
 
 

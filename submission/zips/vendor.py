@@ -77,8 +77,12 @@ class _Module:
     def package(self) -> str:
         return self.name if self.is_package else self.name.rpartition(".")[0]
 
+    def bindings(self, name: str) -> list[_Statement]:
+        """The statements that give the name a value: several, if it is changed later."""
+        return [statement for statement in self.statements if name in statement.binds]
+
     def binding(self, name: str) -> _Statement | None:
-        return next((statement for statement in reversed(self.statements) if name in statement.binds), None)
+        return (self.bindings(name) or [None])[-1]
 
 
 class _Collector:
@@ -116,11 +120,11 @@ class _Collector:
                       if not (_is_typing_only(statement.node) or self._is_hook(module, statement))]
         else:
             chosen = [statement for statement in module.statements if statement.always]
-            binding = module.binding(name)
-            if binding is None:
+            bindings = module.bindings(name)
+            if not bindings:
                 raise CannotCarry(f"{module.name} does not define {name!r} in its own text, so it cannot be copied "
                                   "into a submission. Import it from the module that defines it.")
-            chosen.append(binding)
+            chosen += bindings
             module.names.add(name)
         for statement in chosen:
             new = statement not in module.kept
@@ -183,8 +187,9 @@ class _Collector:
 
     def _is_hook(self, module: _Module, statement: _Statement) -> bool:
         """Whether the definition speaks to the plugin manager, which a submission does not have."""
-        return any(isinstance(decorator, ast.Name) and self._stands_for_hookimpl(module, decorator.id)
-                   for decorator in getattr(statement.node, "decorator_list", []))
+        marks = [mark.func if isinstance(mark, ast.Call) else mark
+                 for mark in getattr(statement.node, "decorator_list", [])]
+        return any(isinstance(mark, ast.Name) and self._stands_for_hookimpl(module, mark.id) for mark in marks)
 
     def _stands_for_hookimpl(self, module: _Module, name: str) -> bool:
         binding = module.binding(name)
