@@ -9,7 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -40,7 +40,7 @@ def npz(path, **arrays):
 
 
 @given(seed=st.integers(0, 10_000), size=st.sampled_from([5, 7, 11]))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_gabors_are_found_again_with_amplitude_and_offset(seed, size):
     rng = np.random.RandomState(seed)
     table = np.stack([rng.uniform(low, high, (6, 1)) for low, high in (
@@ -273,7 +273,7 @@ def test_bad_options_are_a_sentence_and_leave_no_file(tmp_path, monkeypatch, arg
 
 
 @given(data=st.binary(max_size=200), suffix=st.sampled_from([".npz", ".npy", ".pth", ".safetensors"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_bytes_are_refused(tmp_path_factory, data, suffix):
     path = tmp_path_factory.getbasetemp() / f"bytes{suffix}"
     path.write_bytes(data)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wiring_plugins import (Architecture, BatchNorm, Commitment, Init, Layer, LayerContext, Recipe, RegistrationError,
@@ -50,7 +50,7 @@ def inits(name: str) -> list[Init]:
 
 @pytest.mark.parametrize("name", sorted(REGISTRY.initializers))
 @given(shape=shapes, seed=st.integers(0, 2 ** 31), data=st.data())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_initializer_is_pure_finite_and_seeded(name, shape, seed, data):
     init = data.draw(st.sampled_from(inits(name)))
     before = random.getstate(), repr(np.random.get_state())

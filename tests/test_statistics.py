@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -179,7 +179,7 @@ def test_a_pickle_that_calls_a_function_is_refused(tmp_path, monkeypatch, evil, 
 
 
 @given(data=st.binary(max_size=60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_bytes_are_plain_values_or_refused(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "bytes.pkl"
     path.write_bytes(data)
