@@ -340,6 +340,16 @@ def test_a_damaged_checkpoint_is_passed_over_and_another_version_refused(run, tm
         run("tiny-it", resume=True)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
+def test_other_optimisers_resume_bit_for_bit(run, optimizer):
+    condition = dataclasses.replace(SHORT, optimizer=optimizer, lr=0.01)
+    result, = run("tiny-all", condition=condition)
+    weights = _weights(result)
+    Run(result.run).path(8).unlink()
+    again, = run("tiny-all", condition=condition, resume=True)
+    assert again.ledger["steps"] == 8 and _weights(again) == weights
+
+
 def test_the_first_epoch_is_kept_in_tenths(run):
     result, = run("tiny-it", condition=Condition(images=80, batch_size=4, image_size=32, first_epoch=True))
     assert Run(result.run).steps() == list(range(0, 21, 2))

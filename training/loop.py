@@ -170,8 +170,8 @@ def _learners(recipes, loaders, condition, hardware, group, registry, out, stack
     """One learner per recipe, at its birth or where its run folder left it."""
     images, chosen = loaders[0].images, loaders[0].chosen
     facts = {"classes": list(images.classes), "condition": condition,
-             "data": {"spec": images.spec, "images": len(chosen), "fingerprint": images.fingerprint(chosen),
-                      "decoder": images.decoder}}
+             "data": {"name": "/".join(Path(images.spec).parts[-2:]), "images": len(chosen),
+                      "fingerprint": images.fingerprint(chosen), "decoder": images.decoder}}
     origin = None if start is None else load_start(start, registry)
     planned = condition.max_epochs * len(loaders[0])
     compiled = hardware.compile == "yes" or (hardware.compile == "auto" and group.device.type == "cuda"
@@ -182,7 +182,7 @@ def _learners(recipes, loaders, condition, hardware, group, registry, out, stack
         run = Run(out if len(recipes) == 1 else out / recipe.name)
         if group.leads:
             stack.enter_context(run)
-            known = {"data": {**facts["data"], "spec": None}}  # moving the data is no other run
+            known = {"data": {**facts["data"], "name": None}}  # moving the data is no other run
             run.begin({**facts, **known, "recipe": recipe, "start": origin.source if origin else None,
                        "batch_norm": "local" if hardware.local_batch_norm and group.world > 1 else "whole batch"},
                       resume=resume)

@@ -79,6 +79,7 @@ def write_delta(path: str | Path, delta: Delta, *, extra: Mapping[str, torch.Ten
                                                                     for key, value in texts.items()}})
         except Exception as error:  # safetensors wraps the operating system's errors in one of its own
             raise OSError(_errno(error), str(error)) from error
+        part.chmod(0o644)  # safetensors writes files that nobody else may read
 
 
 def _errno(error: Exception) -> int | None:
