@@ -123,7 +123,7 @@ class _Model:
 
     def weights_file(self) -> bytes:
         from safetensors.numpy import save
-        return save({name: np.ascontiguousarray(values) for name, values in self.stored.items()})
+        return save({name: np.array(values, order="C") for name, values in self.stored.items()})
 
 
 def _at_birth(recipe: Recipe) -> Recipe:
