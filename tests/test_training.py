@@ -4,6 +4,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
+import signal
 import tarfile
 
 import numpy as np
@@ -353,6 +355,19 @@ def test_other_optimisers_resume_bit_for_bit(run, optimizer):
 def test_the_first_epoch_is_kept_in_tenths(run):
     result, = run("tiny-it", condition=Condition(images=80, batch_size=4, image_size=32, first_epoch=True))
     assert Run(result.run).steps() == list(range(0, 21, 2))
+
+
+def test_a_stopped_run_is_saved_counted_and_resumed(run, tmp_path):
+    whole, = run("tiny-it", out=tmp_path / "whole")
+
+    def stop(event):
+        if event["event"] == "progress":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped, = run("tiny-it", report=stop)
+    assert stopped.reason == "" and stopped.ledger["steps"] == 1 and stopped.ledger["images"] == 16
+    again, = run("tiny-it", resume=True)
+    assert _weights(again) == _weights(whole) and again.ledger["images"] == whole.ledger["images"]
 
 
 def test_birth_only(run, tiny_registry):

@@ -94,6 +94,7 @@ class Learner:
         self.top1: float | None = None
         self.sums = torch.zeros(3, dtype=torch.float64, device=group.device)  # loss, correct, images of this epoch
         self.last_loss = torch.zeros((), device=group.device)
+        self.counted: Mapping[str, Any] = checkpoint.delta.facts["ledger"] if checkpoint else {}  # when last saved
         if checkpoint:
             self._restore(checkpoint)
         self.meter = time.perf_counter(), joules(group.device)
@@ -189,6 +190,7 @@ class Learner:
                      self.optimizer.state.items() for slot, value in slots.items() if value is not None}
         optimizer |= {"loop/sums": sums, "loop/last_loss": last_loss}
         ledger = replace(self.ledger, images=self.ledger.images + int(sums[2])).to_plain()
+        self.counted = ledger
         state = {"step": self.step, "epoch": self.epoch, "reason": self.reason, "top1": self.top1,
                  "plateau": asdict(self.plateau), "ledger": self.ledger.to_plain()}
         tensors = {name: tensor for name, tensor in self.model.state_dict().items() if name in self.stored}

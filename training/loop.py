@@ -76,7 +76,7 @@ def train(recipes: Sequence[str | Recipe], *, data: str, out: str | Path, condit
             _run(learners, *loaders, condition, hardware, group, stopped, _announcer(host, group, report),
                  save_only=save_only)
             return [Result(learner.run.folder, learner.recipe, learner.reason or ("birth only" if save_only else ""),
-                           learner.ledger.to_plain(), learner.top1) for learner in learners]
+                           learner.counted, learner.top1) for learner in learners]
     finally:
         group.close()
 
