@@ -21,7 +21,7 @@ _LAZY = {
     "read_metadata": "delta", "stored_names": "delta", "write_delta": "delta",
     "replacing": "files",
     "layer_rng": "seeding",
-    "resolve": "names", "families": "families",
+    "resolve": "names", "families": "siblings",
     "load_host": "plugins", "load_registry": "plugins",
     "Statistics": "statistics.types", "encode_statistics": "statistics.files:encode",
     "decode_statistics": "statistics.files:decode",

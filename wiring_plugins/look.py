@@ -15,7 +15,7 @@ def wiring_commands(app):
         pattern: Annotated[str, typer.Argument(help="Only names that match, such as 'wiring-gabor*'.")] = "*",
     ) -> None:
         """List the models that can be built, trained and scored; those that differ by their seed alone in one line."""
-        from .families import families
+        from .siblings import families
         from .plugins import load_registry
         registry = load_registry()
         chosen = [recipe for name, recipe in registry.recipes.items() if fnmatchcase(name, pattern)]

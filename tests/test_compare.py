@@ -1,0 +1,48 @@
+"""Comparisons over seeds: who belongs together, and when a difference counts."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("brainscore_vision", reason="needs brainscore-vision, which runs on Python 3.11 only")
+
+from wiring_plugins import WiringError, families  # noqa: E402
+from wiring_submission import compare, results  # noqa: E402
+from wiring_submission.offline import BENCHMARKS  # noqa: E402
+from wiring_submission.scoring import BenchmarkScore  # noqa: E402
+from wiring_submission.subjects import Subject  # noqa: E402
+
+
+def test_families_are_recipes_that_differ_by_their_seed_alone(registry):
+    kaiming = registry.recipe("wiring-kaiming")
+    other = replace(kaiming, name="other", trainable=("decoder",))
+    groups = families([other, replace(kaiming, name="b", seed=9), kaiming, replace(kaiming, name="a", seed=3)])
+    assert [[recipe.name for recipe in group] for group in groups] == [["other"], ["wiring-kaiming", "a", "b"]]
+
+
+@pytest.mark.parametrize("one, other, exceeds", [
+    ((0.5, 0.6), (0.7, 0.8), True), ((0.7, 0.8), (0.5, 0.6), True), ((0.5, 0.7), (0.6, 0.8), False),
+    ((0.5, 0.6), (0.6, 0.8), False), ((0.4, 0.9), (0.5, 0.6), False)])
+def test_a_difference_counts_when_the_ranges_do_not_overlap(one, other, exceeds):
+    assert compare.exceeds_spread(one, other) is exceeds
+
+
+def test_the_table_says_what_is_larger_than_the_spread(tmp_path, capsys):
+    path = tmp_path / "s.sqlite"
+    run = results.start_run([path], "key")
+
+    def store(model, score):
+        subject = Subject(name=model, identifier=model, fresh=None, seed=0, weights="untrained")
+        for benchmark in BENCHMARKS:
+            results.store(path, run, subject, 0, BenchmarkScore(benchmark=benchmark, score=score, seconds=0.0), {})
+
+    for model, score in (("wiring-kaiming", 0.50), ("wiring-kaiming-seed42", 0.60), ("wiring-gabor-frozen", 0.70),
+                         ("wiring-gabor-frozen-seed42", 0.80), ("wiring-wc", 0.55)):
+        store(model, score)
+    compare.run(["wiring-kaiming", "wiring-gabor-frozen"], path)
+    table = capsys.readouterr().out
+    assert "| `wiring-kaiming` | 0, 42 | **0.550 ± 0.071** |" in table
+    assert "mean +0.200, larger than the spread" in table
+    with pytest.raises(WiringError, match="of 1 seeds of 'wiring-wc'"):
+        compare.run(["wiring-kaiming", "wiring-wc"], path)
