@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 from wiring_plugins import WiringError
@@ -36,15 +37,18 @@ def run(model: str, images: int) -> None:
     context = multiprocessing.get_context("spawn")
     measured = {}
     for name, way in ways.items():
-        with context.Pool(1) as pool:
-            measured[name] = pool.apply(_measure, (way, model, images))
+        with ProcessPoolExecutor(1, mp_context=context) as process:
+            measured[name] = process.submit(_measure, way, model, images).result()
     plain = next(iter(measured.values()))
-    table = Table("V1 recording", "ms per image", "ratio", "units", "peak GB", box=None, header_style="bold", pad_edge=False)
+    table = Table("V1 recording", "ms per image", "ratio", "units", "peak GB", box=None, header_style="bold",
+                  pad_edge=False)
     for name, result in measured.items():
         table.add_row(name, f"{1000 * result.seconds / images:.1f}", f"{plain.seconds / result.seconds:.1f}",
                       f"{result.units:,}", f"{result.peak / 1e9:.2f}")
-    Console().print(f"{model}, {images} images of {STIMULI}, CPU, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    Console().print(table)
+    console = Console(width=120)
+    console.print(f"{model}, {images} images of {STIMULI}, CPU, {torch.get_num_threads()} threads, torch "
+                  f"{torch.__version__}", highlight=False)
+    console.print(table)
 
 
 def _measure(way, model_name: str, images: int) -> Measurement:

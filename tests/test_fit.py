@@ -1,8 +1,8 @@
 """Fitting statistics to trained weights: what is put in is found again, and what cannot be fitted is refused."""
 from __future__ import annotations
 
-import json
 import io
+import json
 import os
 import pickle
 import re

@@ -11,6 +11,7 @@ from pathlib import Path
 import pluggy
 import pytest
 from wiring_plugins import (Init, RegistrationError, Registry, UnknownName, hookimpl, load_host, load_registry, plugins)
+from wiring_plugins.testing import check_initializer
 from wiring_plugins.variants.kaiming import KAIMING
 
 
@@ -131,6 +132,16 @@ def test_an_unknown_model_names_near_ones():
     with pytest.raises(UnknownName, match="Did you mean 'wiring-kaiming'.*`wiring models`"):
         load_registry().recipe("wiring-kaimin")
     assert Registry().recipes == {}
+
+
+def test_the_plugin_in_the_readme_works():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    source, = [block.partition("```")[0] for block in text.split("```python\n")[1:] if "wiring_recipes" in block]
+    module = types.ModuleType("from_the_readme")
+    exec(source, module.__dict__)
+    registry = load_registry(host_with(readme=module))
+    check_initializer(registry.initializer("example-signs"))
+    assert registry.recipe("example-signs").init["V1.conv1"].kind == "example-signs"
 
 
 @pytest.fixture(scope="session")

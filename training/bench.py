@@ -141,10 +141,11 @@ class _Bench:
     def _batch(self, classes: int):
         import torch
 
+        from .layout import memory_layout
         from .loader import Batch
         size, count = self.condition.image_size, self.condition.batch_size
         images = torch.randn(count, 3, size, size, device=self.group.device)
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=memory_layout(self.group.device))
         return Batch(images, torch.arange(count, device=self.group.device) % classes, count)
 
     def _images(self, data: str | None):

@@ -12,6 +12,7 @@ from wiring_plugins import (Delta, Recipe, Registry, WiringError, architecture_o
 from .checkpoint import Checkpoint, Run
 from .condition import Condition, Hardware
 from .distributed import Group, share
+from .layout import memory_layout
 from .ledger import Ledger, count_trained
 from .schedule import Plateau
 
@@ -79,7 +80,7 @@ class Learner:
         self.ledger = Ledger(trained=count_trained(model, self.trained),
                              borrowed=self._borrowed(model, registry, start))
         freeze(model, self.trained)
-        self.model = model.to(group.device, memory_format=torch.channels_last)
+        self.model = model.to(group.device, memory_format=memory_layout(group.device))
         self._set_training()
         self.ledger.adapted = sum(module.running_mean.numel() + module.running_var.numel() for module in model.modules()
                                   if getattr(module, "running_mean", None) is not None and module.training)
@@ -213,7 +214,7 @@ class Learner:
         for key, tensor in tensors.items():
             name, slot = key.rsplit("/", 1)
             moved = tensor.cpu() if slot == "step" and self.group.device.type == "cpu" else tensor
-            kept = moved.contiguous(memory_format=torch.channels_last) if moved.dim() == 4 else moved
+            kept = moved.contiguous(memory_format=memory_layout(self.group.device)) if moved.dim() == 4 else moved
             self.optimizer.state[parameters[name]][slot] = kept
         self._set_lr()
 

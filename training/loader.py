@@ -13,6 +13,7 @@ import numpy as np
 from wiring_plugins import CorruptFile, layer_rng
 
 from .augment import centre_boxes, crop, random_boxes
+from .layout import memory_layout
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +77,7 @@ class Loader:
             images = crop(squares, self._send(boxes), self.condition.image_size)
             labels = self.labels[share].where(self._tensor(readable), self._tensor(IGNORED))
             images = ((images.float() - self.mean) / self.std)
-            yield Batch(images.contiguous(memory_format=self._layout()), self._send(labels), len(batch))
+            yield Batch(images.contiguous(memory_format=memory_layout(self.device)), self._send(labels), len(batch))
 
     def close(self) -> None:
         self.pool.shutdown(cancel_futures=True)
@@ -155,7 +156,3 @@ class Loader:
         """To the device without waiting for it."""
         tensor = self._tensor(values)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
-
-    def _layout(self):
-        import torch
-        return torch.channels_last
