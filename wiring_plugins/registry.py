@@ -21,13 +21,13 @@ class Registry:
     recipes: Mapping[str, Recipe] = FrozenMapping()
 
     def architecture(self, name: str) -> Architecture:
-        return _look_up("architecture", name, self.architectures, listed_by="wiring plugins")
+        return _look_up("architecture", name, self.architectures)
 
     def initializer(self, name: str) -> Initializer:
-        return _look_up("initialiser", name, self.initializers, listed_by="wiring plugins")
+        return _look_up("initialiser", name, self.initializers, listed_by="wiring initializers")
 
     def source(self, name: str) -> StatisticsSource:
-        return _look_up("statistics source", name, self.statistics, listed_by="wiring plugins")
+        return _look_up("statistics source", name, self.statistics, listed_by="wiring statistics list")
 
     def recipe(self, name: str) -> Recipe:
         return _look_up("model", name, self.recipes, listed_by="wiring models")
