@@ -33,6 +33,7 @@ lies within .15 degrees of (.5, .5). A unit that nothing within .15 + 1/6 degree
 patches on one side of the point alone, so its centroid lies further out; .1 degrees are added for safety.
 """
 
+
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkScore:
     """The outcome of one benchmark. score: ceiled, or None with the `reason` why there is none.

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SHOWN = 8
+"""Noise images that show which units a window reaches."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScreenWindow:
@@ -49,12 +52,13 @@ def seen_through(window: ScreenWindow, record, shape: tuple[int, ...], *, image_
     ends outside it cannot tell them apart. All channels at a changed place count as reached. A crop is used only if it
     gives the kept units' outputs bit for bit on a batch of noise; otherwise whole images are computed.
     """
-    noise = np.random.RandomState(0).standard_normal((batch_size, 3, image_size, image_size)).astype(np.float32)
+    count = max(batch_size, SHOWN)
+    noise = np.random.RandomState(0).standard_normal((count, 3, image_size, image_size)).astype(np.float32)
     before = record(noise)
     rows, columns = (_pixels(centre, window.half_width, pixels_per_degree, image_size) for centre in (window.y, window.x))
-    changed = noise[:8].copy()
+    changed = noise[:SHOWN].copy()
     changed[:, :, rows, columns] = -changed[:, :, rows, columns]
-    reached = (record(changed) != before[:8]).any(axis=0)
+    reached = (record(changed) != before[:SHOWN]).any(axis=0)
     if len(shape) != 3:
         units = np.flatnonzero(reached)
         return View(units=units, places=units)
@@ -62,8 +66,8 @@ def seen_through(window: ScreenWindow, record, shape: tuple[int, ...], *, image_
     units = np.flatnonzero(reached)
     for margin in (2, 4, 8):
         view = _cropped(units, shape, image_size, margin)
-        if view and np.array_equal(record(noise[:, :, *view.crop]).reshape(batch_size, -1)[:, view.places],
-                                   before.reshape(batch_size, -1)[:, units]):
+        if view and np.array_equal(record(noise[:, :, *view.crop]).reshape(count, -1)[:, view.places],
+                                   before.reshape(count, -1)[:, units]):
             # one place more than what sufficed for noise
             return _cropped(units, shape, image_size, margin + 1) or view
     return View(units=units, places=units)

@@ -201,7 +201,6 @@ class Learner:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Everything of a checkpoint but the model's weights."""
-        import torch
 
         state = checkpoint.state
         self.step, self.epoch, self.reason, self.top1 = state["step"], state["epoch"], state["reason"], state["top1"]

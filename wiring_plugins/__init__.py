@@ -25,7 +25,6 @@ _LAZY = {
     "load_host": "plugins", "load_registry": "plugins",
     "Statistics": "statistics.types", "encode_statistics": "statistics.files:encode",
     "decode_statistics": "statistics.files:decode",
-    "replacing": "files",
 }
 
 __all__ = [

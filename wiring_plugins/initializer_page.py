@@ -48,7 +48,7 @@ def wiring_commands(app):
     ) -> None:
         """List the initialisers: what each does, and how many numbers it needs."""
         from .plugins import load_registry
-        from .show import print_columns
+        from .columns import print_columns
         known = load_registry().initializers
         if markdown:
             print(page(known.values()), end="")

@@ -2,6 +2,7 @@
 from pathlib import Path
 from typing import Annotated
 
+from .columns import print_columns
 from .hookspecs import hookimpl
 from .recipe import Init, Recipe
 
@@ -55,13 +56,6 @@ Wired from {counted.numbers:,} numbers ({counted.numbers * BITS:,} bits at {BITS
 {counted.borrowed:,} of them are borrowed from a trained network.
 Seed: {recipe.seed}. Reference: {recipe.reference or 'none'}.
 """)
-
-
-def print_columns(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Print rows in columns as wide as they need, so that nothing is cut off where no terminal is."""
-    widths = [max(map(len, column)) for column in zip(head, *rows)]
-    for row in (head, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
 
 
 def in_words(init: Init) -> str:
