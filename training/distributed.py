@@ -50,7 +50,10 @@ class Group:
 
     def close(self) -> None:
         if self.world > 1:
+            import gc
+
             import torch.distributed as dist
+            gc.collect()  # a wrapper that waits in a reference cycle would keep the group's threads alive
             dist.destroy_process_group()
 
 

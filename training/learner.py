@@ -171,6 +171,10 @@ class Learner:
             self.reason = f"{self.epoch} epochs"
         return event
 
+    def leave_group(self) -> None:
+        """Let go of what reduces gradients between processes: its threads must end before the group is closed."""
+        self.network = self.model
+
     @property
     def finished(self) -> bool:
         return bool(self.reason)
@@ -201,7 +205,6 @@ class Learner:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Everything of a checkpoint but the model's weights."""
-
         state = checkpoint.state
         self.step, self.epoch, self.reason, self.top1 = state["step"], state["epoch"], state["reason"], state["top1"]
         self.plateau = Plateau(**state["plateau"])

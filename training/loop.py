@@ -75,8 +75,12 @@ def train(recipes: Sequence[str | Recipe], *, data: str, out: str | Path, condit
             stopped = stack.enter_context(_stop_on_signal())
             _run(learners, *loaders, condition, hardware, group, stopped, _announcer(host, group, report),
                  save_only=save_only)
-            return [Result(learner.run.folder, learner.recipe, learner.reason or ("birth only" if save_only else ""),
+            results = [Result(learner.run.folder, learner.recipe, learner.reason or ("birth only" if save_only else ""),
                            learner.counted, learner.top1) for learner in learners]
+            group.gather(None)  # no process leaves while another still listens to it
+            for learner in learners:
+                learner.leave_group()
+            return results
     finally:
         group.close()
 
