@@ -49,4 +49,9 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    serve() if sys.argv[1] == "serve" else work(**json.loads(sys.argv[1]))
+    if sys.argv[1] == "serve":
+        serve()
+    else:
+        work(**json.loads(sys.argv[1]))
+        sys.stdout.flush()
+        os._exit(0)  # what was learned is tested; PyTorch's own threads may abort an interpreter that is shutting down
