@@ -63,7 +63,7 @@ def wiring_commands(app):
     @statistics.command("list")
     def list_() -> None:
         """List the sources, and whether each is on this machine."""
-        from ..look import _print_table
+        from ..columns import print_columns
         from ..plugins import load_registry
         rows = []
         for name, source in sorted(load_registry().statistics.items()):
@@ -75,12 +75,12 @@ def wiring_commands(app):
             except WiringError:
                 state = "damaged"
             rows.append((name, state, "trained network" if source.trained else "recordings", source.doc))
-        _print_table(("source", "state", "taken from", "what it is"), rows)
+        print_columns(("source", "state", "taken from", "what it is"), rows)
 
     @statistics.command()
     def show(source: Annotated[str, typer.Argument(help="A source by name, or a statistics file.")]) -> None:
         """Show what a source holds for each layer, how many numbers that is, and where they come from."""
-        from ..look import _print_table
+        from ..columns import print_columns
         from ..plugins import load_registry
         from .types import Statistics
         loaded = read(Path(source)) if Path(source).suffix == ".json" else load_registry().source(source).load()
@@ -89,7 +89,7 @@ def wiring_commands(app):
             print("\n".join(f"{name}: {count} numbers, for any layer" for name, count in numbers.items()))
             return
         names = {fitted: area for area, fitted in loaded.areas.items()}
-        _print_table(("layer", "stands for", "shape", "holds (numbers)"), [
+        print_columns(("layer", "stands for", "shape", "holds (numbers)"), [
             (path, names.get(path, path), "x".join(map(str, layer.shape)),
              ", ".join(f"{name} {part.numbers()}" for name, part in layer.parts().items()))
             for path, layer in loaded.layers.items()])
