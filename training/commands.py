@@ -32,6 +32,13 @@ def train(
     validation_images: Annotated[Optional[int], typer.Option(
         help="How many validation images.", show_default="as many as training images")] = None,
     label_smoothing: Annotated[float, typer.Option(help="Off in the reference work.")] = 0.0,
+    ema: Annotated[float, typer.Option(
+        help="Validate and save a moving average of the weights, with this decay a step. Off in the reference work.")] = 0.0,
+    progressive: Annotated[Optional[str], typer.Option(
+        metavar="SIZE:EPOCHS", help="Crops begin at that size and grow to --image-size within so many epochs. Off in the "
+                                    "reference work.")] = None,
+    prune: Annotated[str, typer.Option(help="synflow: keep at birth only a part of the weights that learn.")] = "none",
+    density: Annotated[float, typer.Option(help="Which part --prune keeps, above 0 and below 1.")] = 1.0,
     cached_views: Annotated[int, typer.Option(
         help="If only the decoder learns: compute the features of that many crops of each image once.")] = 0,
     seed: Annotated[int, typer.Option(help="Chooses, orders and crops the images; the recipe's own wires it.")] = 0,
@@ -56,7 +63,8 @@ def train(
         images=_number("--images", images, "all"), subset=subset, epochs=_number("--epochs", epochs, "converge"),
         first_epoch=first_epoch, patience_policy=patience_policy, optimizer=optimizer, lr=lr, weight_decay=weight_decay,
         batch_size=batch_size, image_size=image_size, source_size=source_size or 0, validation_images=validation_images,
-        label_smoothing=label_smoothing, cached_views=cached_views, seed=seed)
+        label_smoothing=label_smoothing, ema=ema, progressive=_pair("--progressive", progressive), prune=prune,
+        density=density, cached_views=cached_views, seed=seed)
     hardware = Hardware(
         device=device, precision=precision, compile=compile_, deterministic=deterministic, hold=hold, workers=workers,
         max_corrupt=max_corrupt, checkpoint_seconds=checkpoint_seconds, local_batch_norm=local_batch_norm)
@@ -149,3 +157,14 @@ def _number(flag: str, text: str, word: str) -> int | None:
         return int(text)
     except ValueError:
         raise WiringError(f"{flag} is a whole number or {word!r}; it was {text!r}.") from None
+
+
+def _pair(flag: str, text: str | None) -> tuple[int, int] | None:
+    """`A:B` as two numbers."""
+    if text is None:
+        return None
+    try:
+        first, second = map(int, text.split(":"))
+    except ValueError:
+        raise WiringError(f"{flag} is two whole numbers, such as 112:8; it was {text!r}.") from None
+    return first, second

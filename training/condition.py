@@ -29,6 +29,12 @@ class Condition:
         stored as before it is cropped; by default twice the image size, at most 256.
     validation_images: how many, chosen as the training images are; by default as many as these.
     label_smoothing: 0 in the reference work.
+    ema: validate, save and score an exponential moving average with this decay a step in place of the weights; 0 for
+        these themselves, as in the reference work.
+    progressive: (first size, epochs): the crops begin smaller and reach `image_size`, in three equal stages, after that
+        many epochs; None in the reference work.
+    prune, density: `synflow` keeps that fraction of the weights of convolutions and linear layers that learn, chosen at
+        birth; the others are zero for ever. `none` keeps all.
     cached_views: for a recipe in which a single linear layer learns: compute the features of that many random crops of
         each image once, with the normalisation statistics of birth, and train on them. 0: train on fresh crops.
     """
@@ -49,6 +55,10 @@ class Condition:
     source_size: int = 0
     validation_images: int | None = None
     label_smoothing: float = 0.0
+    ema: float = 0.0
+    progressive: tuple[int, int] | None = None
+    prune: Literal["none", "synflow"] = "none"
+    density: float = 1.0
     cached_views: int = 0
     seed: int = 0
 
@@ -65,15 +75,40 @@ class Condition:
         for name in ("lr", "min_lr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise WiringError(f"{_flag(name)} has to be above 0; it was {getattr(self, name)}.")
-        for name in ("weight_decay", "momentum", "label_smoothing"):
+        for name in ("weight_decay", "momentum", "label_smoothing", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise WiringError(f"{_flag(name)} has to be at least 0 and below 1; it was {getattr(self, name)}.")
         for name, legal in (("subset", ("uniform", "balanced")), ("optimizer", ("sgd", "adam", "adagrad")),
-                            ("patience_policy", ("paper", "validation"))):
+                            ("patience_policy", ("paper", "validation")), ("prune", ("none", "synflow"))):
             _one_of(name, getattr(self, name), legal)
+        if not 0 < self.density <= 1 or (self.density < 1) != (self.prune != "none"):
+            raise WiringError("--prune synflow and a --density above 0 and below 1 belong together; "
+                              f"they were {self.prune} and {self.density}.")
         if self.source_size < self.image_size:
             raise WiringError(f"--source-size {self.source_size} is below --image-size {self.image_size}: "
                               "images would be blown up. Give at least the image size.")
+        if self.progressive:
+            self._check_progressive(*self.progressive)
+
+    def _check_progressive(self, first: int, epochs: int) -> None:
+        if not 16 <= first < self.image_size or epochs < 1:
+            raise WiringError(f"--progressive SIZE:EPOCHS begins with a size from 16 to below --image-size "
+                              f"{self.image_size}, for 1 epoch or more; it was {first}:{epochs}.")
+        if self.cached_views:
+            raise WiringError("--progressive changes the crops from epoch to epoch and --cached-views keeps them; "
+                              "give one of them.")
+
+    def crop_size(self, epoch: int) -> int:
+        """Side of the training crops of an epoch, in pixels: all but the last size are multiples of 16.
+
+        >>> [Condition(image_size=224, progressive=(112, 6)).crop_size(epoch) for epoch in range(7)]
+        [112, 112, 144, 144, 176, 176, 224]
+        """
+        first, epochs = self.progressive or (self.image_size, 0)
+        if epoch >= epochs:
+            return self.image_size
+        grown = first + (self.image_size - first) * (3 * epoch // epochs) / 3
+        return max(16, int(grown) // 16 * 16)
 
     @property
     def max_epochs(self) -> int:

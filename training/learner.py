@@ -3,17 +3,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wiring_plugins import (Delta, Recipe, Registry, WiringError, architecture_of, build_delta, count,
                             frozen_fingerprints, stored_names, wire)
 
+from .average import MovingAverage
 from .checkpoint import Checkpoint, Run
 from .condition import Condition, Hardware
 from .distributed import Group, share
 from .layout import memory_layout
 from .ledger import Ledger, count_trained
+from .prune import synflow
 from .schedule import Plateau
 
 if TYPE_CHECKING:
@@ -77,10 +80,14 @@ class Learner:
             model = wire(recipe, registry)
             self.stored = stored_names(model, self.trained) | (_take_over(model, start, recipe) if start else set())
             self.frozen = frozen_fingerprints(model, self.stored)
-        self.ledger = Ledger(trained=count_trained(model, self.trained),
-                             borrowed=self._borrowed(model, registry, start))
+        borrowed = self._borrowed(model, registry, start)
         freeze(model, self.trained)
         self.model = model.to(group.device, memory_format=memory_layout(group.device))
+        self.masks = self._prune() if self.new else {}  # name -> which of a weight's synapses there are
+        self._keep_pruned()
+        self.average = MovingAverage(self.model, self.stored, condition.ema) if condition.ema else None
+        self.ledger = Ledger(trained=count_trained(self.model, self.trained, self.masks), borrowed=borrowed,
+                             pruned=sum(int((~mask).sum()) for mask in self.masks.values()))
         self._set_training()
         self.ledger.adapted = sum(module.running_mean.numel() + module.running_var.numel() for module in model.modules()
                                   if getattr(module, "running_mean", None) is not None and module.training)
@@ -113,6 +120,9 @@ class Learner:
         (loss * (self.group.world / batch.size)).backward()  # the processes' gradients are averaged, not added
         self.optimizer.step()
         with torch.no_grad():
+            self._keep_pruned()
+            if self.average:
+                self.average.update()
             correct = (logits.argmax(1) == batch.labels).sum()
             self.sums += torch.stack([loss.double(), correct.double(), (batch.labels >= 0).sum().double()])
             self.last_loss = loss.detach() / batch.size
@@ -125,7 +135,7 @@ class Learner:
 
         self.model.eval()
         sums = torch.zeros(4, dtype=torch.float64, device=self.group.device)
-        with torch.no_grad(), self.autocast():
+        with torch.no_grad(), self.autocast(), self.average.in_place() if self.average else nullcontext():
             for batch in loader.epoch(0):
                 logits = self.validated(batch.images).float()
                 hits = logits.topk(min(5, logits.shape[1])).indices == batch.labels[:, None]
@@ -194,11 +204,15 @@ class Learner:
         optimizer = {f"{names[id(parameter)]}/{slot}": torch.as_tensor(value) for parameter, slots in
                      self.optimizer.state.items() for slot, value in slots.items() if value is not None}
         optimizer |= {"loop/sums": sums, "loop/last_loss": last_loss}
+        optimizer |= {f"{name}/mask": mask for name, mask in self.masks.items()}
         ledger = replace(self.ledger, images=self.ledger.images + int(sums[2])).to_plain()
         self.counted = ledger
         state = {"step": self.step, "epoch": self.epoch, "reason": self.reason, "top1": self.top1,
                  "plateau": asdict(self.plateau), "ledger": self.ledger.to_plain()}
         tensors = {name: tensor for name, tensor in self.model.state_dict().items() if name in self.stored}
+        if self.average:  # what others load is the average; what training goes on from stands beside it
+            optimizer |= {f"{name}/now": tensor for name, tensor in self.average.now.items()}
+            tensors |= self.average.tensors
         delta = Delta(recipe=self.recipe, tensors=tensors, frozen=self.frozen,
                       facts={**self.facts, "ledger": ledger, "top1": self.top1})
         return Checkpoint(self.step, delta, state, optimizer)
@@ -213,12 +227,29 @@ class Learner:
         own = float(self.group.leads)  # the sums over all processes go on in one of them
         self.sums, self.last_loss = tensors.pop("loop/sums") * own, tensors.pop("loop/last_loss") * own
         parameters = dict(self.model.named_parameters())
+        now = {key.removesuffix("/now"): tensors.pop(key) for key in [*tensors] if key.endswith("/now")}
+        if self.average:
+            self.average.go_on(now)
+        self.masks = {key.removesuffix("/mask"): tensors.pop(key) for key in [*tensors] if key.endswith("/mask")}
         for key, tensor in tensors.items():
             name, slot = key.rsplit("/", 1)
             moved = tensor.cpu() if slot == "step" and self.group.device.type == "cpu" else tensor
             kept = moved.contiguous(memory_format=memory_layout(self.group.device)) if moved.dim() == 4 else moved
             self.optimizer.state[parameters[name]][slot] = kept
         self._set_lr()
+
+    def _prune(self) -> dict[str, torch.Tensor]:
+        """Masks of the weights of convolutions and linear layers that learn, if the condition prunes."""
+        if self.condition.prune == "none":
+            return {}
+        names = [name for name, parameter in self.model.named_parameters() if name in self.trained and parameter.dim() > 1]
+        masks = self.group.agree(synflow(self.model, names, self.condition.density, self.condition.image_size)
+                                 if self.group.leads else None)
+        return {name: mask.to(self.group.device) for name, mask in masks.items()}
+
+    def _keep_pruned(self) -> None:
+        for name, mask in self.masks.items():
+            self.model.get_parameter(name).data.mul_(mask)
 
     def _set_training(self) -> None:
         set_training(self.model, self.recipe.batch_norm.training, self.trained)

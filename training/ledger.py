@@ -1,6 +1,7 @@
 """The ledger of a run: what was learned from how much."""
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,7 +11,8 @@ class Ledger:
     """Exact counts of one run, and what the run cost.
 
     images: labelled images seen, each pass counted. steps: optimiser steps. trained: numbers that learn, by kind of
-    layer; `norm` are the gains and offsets of normalisation layers. adapted: normalisation statistics that follow the
+    layer; `norm` are the gains and offsets of normalisation layers. pruned: weights that were removed at birth, and are
+    not among them. adapted: normalisation statistics that follow the
     images, without labels. borrowed: where numbers come from that others' training gave: statistics sources fitted to
     trained networks, and weights that the run was continued from.
     skipped: images that could not be read. cost: what depends on the machine, and differs between runs.
@@ -19,6 +21,7 @@ class Ledger:
     images: int = 0
     steps: int = 0
     trained: dict[str, int] = field(default_factory=dict)
+    pruned: int = 0
     adapted: int = 0
     borrowed: dict[str, int] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
@@ -47,6 +50,7 @@ class Ledger:
                 ("trained synapses", f"{self.synapses:,} ({kinds})"),
                 ("supervised synaptic updates", f"{self.updates:.4g}"),
                 ("normalisation statistics adapted", f"{self.adapted:,}")]
+        rows += [("pruned at birth", f"{self.pruned:,}")] if self.pruned else []
         rows += [("borrowed", f"{count:,} numbers, {source}") for source, count in self.borrowed.items()]
         rows += [("skipped images", str(len(self.skipped)))] if self.skipped else []
         seconds = self.cost.get("seconds", 0.0)
@@ -56,14 +60,16 @@ class Ledger:
         return rows
 
 
-def count_trained(model, trained: set[str]) -> dict[str, int]:
-    """Numbers that learn, by kind of layer: conv, linear, norm."""
+def count_trained(model, trained: set[str], masks: Mapping[str, Any]) -> dict[str, int]:
+    """Numbers that learn, by kind of layer: conv, linear, norm. masks: which weights are kept, where not all are."""
     from torch import nn
     from torch.nn.modules.batchnorm import _BatchNorm
 
     counts = {"conv": 0, "linear": 0, "norm": 0}
     for path, module in model.named_modules():
         kind = "norm" if isinstance(module, _BatchNorm) else "linear" if isinstance(module, nn.Linear) else "conv"
-        counts[kind] += sum(parameter.numel() for name, parameter in module.named_parameters(recurse=False)
-                            if f"{path}.{name}" in trained)
+        for name, parameter in module.named_parameters(recurse=False):
+            if f"{path}.{name}" in trained:
+                mask = masks.get(f"{path}.{name}")
+                counts[kind] += parameter.numel() if mask is None else int(mask.sum())
     return counts

@@ -68,13 +68,13 @@ class Loader:
         order = np.arange(len(self.chosen))
         if self.train:
             layer_rng(self.condition.seed, f"order {epoch}").shuffle(order)
-        size = self.condition.batch_size
+        size, side = self.condition.batch_size, self.condition.crop_size(epoch) if self.train else self.condition.image_size
         whole = [order[step * size:(step + 1) * size] for step in range(start, len(self))]
         shares = [batch[self._share(len(batch))] for batch in whole]
         pixels = self._held_batches(shares) if self.held else self._decoded_batches(shares)
         for step, (batch, share, (squares, aspects, readable)) in enumerate(zip(whole, shares, pixels), start):
             boxes = self._boxes(epoch, step, len(batch), aspects)
-            images = crop(squares, self._send(boxes), self.condition.image_size)
+            images = crop(squares, self._send(boxes), side)
             labels = self.labels[share].where(self._tensor(readable), self._tensor(IGNORED))
             images = ((images.float() - self.mean) / self.std)
             yield Batch(images.contiguous(memory_format=memory_layout(self.device)), self._send(labels), len(batch))

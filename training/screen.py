@@ -38,9 +38,11 @@ class Screen:
         step, now = event["step"], time.monotonic()
         rate = max(step - self.before[0], 0) / max(now - self.before[1], 1e-9)
         images = rate * self.condition.batch_size
-        parts = [f"epoch {event['epoch']:.2f}", f"{images:,.1f} images/s", f"{images * self.flops / 1e12:.3g} TFLOP/s"]
-        if self.peak:
-            parts.append(f"MFU {images * self.flops / self.peak:.0%}")
+        parts = [f"epoch {event['epoch']:.2f}", f"{images:,.1f} images/s"]
+        if event["epoch"] >= (self.condition.progressive or (0, 0))[1]:  # operations are those of the full size
+            parts.append(f"{images * self.flops / 1e12:.3g} TFLOP/s")
+            if self.peak:
+                parts.append(f"MFU {images * self.flops / self.peak:.0%}")
         parts += [f"loss {event['loss']:.3f}", f"top-1 {event['top1']:.1%}", f"lr {event['lr']:.0e}"]
         if rate:
             left = (self.condition.max_epochs * self.steps - step) / rate
