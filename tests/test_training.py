@@ -384,8 +384,8 @@ def test_synflow_keeps_the_weights_that_most_flows_through(seed, density):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_density_that_empties_a_layer_is_refused(run):
-    with pytest.raises(WiringError, match=r"leaves none in .*larger --density"):
+def test_a_density_that_cuts_all_paths_is_refused(run):
+    with pytest.raises(WiringError, match=r"lets nothing through .*larger --density"):
         run("tiny-all", condition=dataclasses.replace(SHORT, prune="synflow", density=1e-4))
 
 

@@ -24,7 +24,7 @@ def synflow(model: torch.nn.Module, names: Iterable[str], density: float, image_
     fraction `density`. Normalisation counts as the gain that its statistics give it.
 
     Raises:
-        WiringError: a layer would lose all of `names` that it has.
+        WiringError: what is left connects no input with an output.
     """
     import torch
 
@@ -36,18 +36,18 @@ def synflow(model: torch.nn.Module, names: Iterable[str], density: float, image_
     for number in range(1, ROUNDS + 1):
         parts = torch.autograd.grad(flow(ones).sum(), list(weights.values()))
         with torch.no_grad():
-            scores = {name: weight * part for (name, weight), part in zip(weights.items(), parts)}
+            scores = {name: part.mul_(weight) for (name, weight), part in zip(weights.items(), parts)}
             stride = 1 if number == ROUNDS else total // SAMPLE | 1  # odd: layers' widths are powers of two
-            ranked = torch.cat([score.flatten() for score in scores.values()])[::stride]
+            ranked = torch.cat([score.flatten()[::stride] for score in scores.values()])
             removed = len(ranked) - max(1, round(len(ranked) * density ** (number / ROUNDS)))
             if removed:
                 threshold = ranked.kthvalue(removed).values
                 masks = {name: score > threshold for name, score in scores.items()}
             for name, weight in weights.items():
                 weight.mul_(masks[name])
-    if empty := [name for name, mask in masks.items() if not mask.any()]:
-        raise WiringError(f"--density {density:g} of {total:,} weights leaves none in {', '.join(empty)}, and nothing "
-                          "would pass. Give a larger --density.")
+    if not flow(ones).sum() > 0:
+        raise WiringError(f"--density {density:g} of {total:,} weights lets nothing through to the decoder. "
+                          "Give a larger --density.")
     return {name: mask.cpu() for name, mask in masks.items()}
 
 
