@@ -43,8 +43,8 @@ def load_subject(name: str, *, seed: int | None = None, device: str = "cpu", bat
     if name.partition("@")[0] in registry.recipes:
         recipe = resolve(name, registry)
         if seed not in (None, recipe.seed) and recipe.weights.kind != "generated":
-            raise WiringError(f"{name!r} has weights that were trained from seed {recipe.seed}; there are none of seed "
-                              f"{seed}. Leave --seed out, or score {name.partition('@')[0]}@birth --seed {seed}.")
+            raise WiringError(f"{name!r} has trained weights, and there are none of seed {seed}. "
+                              f"Leave --seed out, or score {name.partition('@')[0]}@birth --seed {seed}.")
         return _wired(recipe if seed is None else replace(recipe, seed=seed), registry, device, batch_size)
     of_the_platform = registered("models")
     if name not in of_the_platform:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from wiring_plugins import BatchNorm, CorruptFile, WiringError, load_weights, wire
+from wiring_plugins import BatchNorm, CorruptFile, WiringError, fingerprint, load_weights, resolve, wire
 from wiring_plugins.architectures.cornet_s import CORNET_S
 
 
@@ -87,6 +87,21 @@ def test_a_published_checkpoint_loads(model, tmp_path):
     torch.save({"state_dict": state, "epoch": 43}, tmp_path / "cornet_s.pth")
     loaded = load_weights(CORNET_S.build(), tmp_path / "cornet_s.pth")
     assert torch.equal(loaded.V2.conv3.weight, model.V2.conv3.weight + 1)
+
+
+def test_a_whole_checkpoint_stands_in_for_wiring(model, registry, tmp_path):
+    file = tmp_path / "cornet_s.pth"
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in model.state_dict().items()}}, file)
+    recipe = resolve(f"wiring-gabor-frozen@{file}", registry)
+    assert recipe.weights.kind == "full" and recipe.name == "wiring-gabor-frozen@cornet_s.pth"
+    loaded = wire(recipe, registry)
+    assert not loaded.training
+    assert fingerprint(loaded.state_dict()) == fingerprint(model.state_dict())
+    with pytest.raises(CorruptFile, match="has SHA-256 .*wiring-gabor-frozen@birth"):
+        wire(replace(recipe, weights=replace(recipe.weights, sha256="0" * 64)), registry)
+    file.unlink()
+    with pytest.raises(WiringError, match="There is no weights file"):
+        wire(recipe, registry)
 
 
 @pytest.mark.parametrize("change, text", [

@@ -17,6 +17,7 @@ from .normalisation import norm_state
 from .recipe import Architecture, Initializer, Layer, LayerContext, Recipe
 from .registry import Registry
 from .seeding import layer_rng
+from .weights_io import check_file, load_weights
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +57,9 @@ def wire(recipe: Recipe, registry: Registry) -> torch.nn.Module:
     with torch.device("meta"):  # no memory and no time for default weights that are replaced at once
         model = architecture.build()
     model = model.to_empty(device="cpu")
+    if recipe.weights.kind == "full":
+        check_file(recipe.weights, recipe.name)
+        return load_weights(model, recipe.weights.file).eval()
     state = model.state_dict()
     for path, weights in draw_weights(recipe, registry).items():
         state[f"{path}.weight"] = torch.from_numpy(weights)

@@ -7,7 +7,6 @@ compared with those fingerprints, so that a sampler that has changed since is no
 """
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from .errors import CorruptFile, WiringError
 from .files import replacing
 from .recipe import BatchNorm, FrozenMapping, Recipe, WeightsRef, from_plain, to_plain
 from .registry import Registry
-from .weights_io import fingerprint
+from .weights_io import check_file, fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -156,10 +155,7 @@ def build_trained(recipe: Recipe, registry: Registry) -> torch.nn.Module:
     """
     file = recipe.weights.file
     delta = read_delta(file)
-    found, known = hashlib.sha256(Path(file).read_bytes()).hexdigest(), recipe.weights.sha256
-    if known not in (None, found):
-        raise CorruptFile(f"{file} has SHA-256 {found}, not {known}. Get it again, or type "
-                          f"{recipe.name}@birth for the model without it.")
+    check_file(recipe.weights, recipe.name)
     unlike = [field for field in ("architecture", "init", "seed")
               if getattr(recipe, field) != getattr(delta.recipe, field)]
     if unlike:

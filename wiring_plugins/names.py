@@ -16,7 +16,8 @@ def resolve(name: str, registry: Registry) -> Recipe:
 
     `NAME` is a registered recipe, with its trained weights if there are any. `NAME@SOURCE` is that recipe, wired from
     another statistics source. `NAME@birth` is the recipe before any training. `NAME@RUN` is what it has learned in a
-    run folder, or in a delta weights file; one without a slash in its path is written `NAME@./RUN`.
+    run folder, or in a delta weights file; any other weights file, such as the published CORnet-S's, holds the whole
+    model, and nothing is wired. A path without a slash is written `NAME@./RUN`.
 
     >>> from wiring_plugins import load_registry
     >>> resolve("wiring-wc@wiring-up-vision", load_registry()).init["V1.conv2"]
@@ -53,11 +54,13 @@ def _with_source(init: Init, source: str) -> Init:
 
 
 def trained_in(recipe: Recipe, place: str) -> Recipe:
-    """The recipe named `NAME@PLACE`, with the weights that a run folder's newest checkpoint or a delta file holds."""
-    from .delta import newest_in, read_metadata
+    """The recipe named `NAME@PLACE`, with the weights that a run folder's newest checkpoint or a weights file holds."""
+    from .delta import is_delta, newest_in, read_metadata
 
     path = Path(place).expanduser()
     file = newest_in(path) if path.is_dir() else path
+    if file.is_file() and not is_delta(file):
+        return replace(recipe, name=f"{recipe.name}@{path.name}", weights=WeightsRef(kind="full", file=str(file)))
     trained = from_plain(Recipe, read_metadata(file)["recipe"])
     if trained.name != recipe.name:
         raise WiringError(f"{place} holds weights of {trained.name!r}, not of {recipe.name!r}. "

@@ -124,7 +124,11 @@ class Commitment:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsRef:
-    """Where the weights come from: `generated` from recipe and seed, or read from a safetensors file."""
+    """Where the weights come from.
+
+    kind: `generated` from recipe and seed; `delta`, generated but for what a delta weights file holds; `full`, all
+        read from a checkpoint (.safetensors or .pth). sha256: of the file, compared when it is given.
+    """
 
     kind: Literal["generated", "delta", "full"] = "generated"
     file: str | None = None

@@ -45,6 +45,12 @@ def describe(recipe: Recipe, counted) -> None:
     tops = list(dict.fromkeys(row.layer.path.split(".")[0] for row in counted.layers))
     learning = {row.layer.path.split(".")[0] for row in counted.layers if row.learns}
     fixed = [top for top in tops if top not in learning]
+    origin = (f"Wired from {counted.numbers:,} numbers ({counted.numbers * BITS:,} bits at {BITS} bits each); "
+              f"{counted.borrowed:,} of them are borrowed from a trained network.")
+    if recipe.weights.kind == "delta":
+        origin += f"\nTrained: what learned is read from {recipe.weights.file}."
+    if recipe.weights.kind == "full":
+        origin = f"Not wired: all {counted.parameters:,} parameters are read from {recipe.weights.file}."
     print(f"""
 Learns: {', '.join(recipe.trainable) or 'nothing'}. Stays as born: {', '.join(fixed) or 'nothing as a whole'}.
 Batch normalisation: {policy_in_words(recipe)}.
@@ -52,8 +58,7 @@ Synapses: {counted.synapses:,}, of which {counted.trained_synapses:,} \
 ({share(counted.trained_synapses, counted.synapses)}) may learn.
 Parameters with biases and normalisation: {counted.parameters:,}, of which {counted.trained_parameters:,} \
 ({share(counted.trained_parameters, counted.parameters)}) may learn.
-Wired from {counted.numbers:,} numbers ({counted.numbers * BITS:,} bits at {BITS} bits each); \
-{counted.borrowed:,} of them are borrowed from a trained network.
+{origin}
 Seed: {recipe.seed}. Reference: {recipe.reference or 'none'}.
 """)
 

@@ -11,6 +11,8 @@ from .errors import CorruptFile, WiringError
 if TYPE_CHECKING:
     import torch
 
+    from .recipe import WeightsRef
+
 
 def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 (hex) of a state dict: of every tensor's name, type, shape and bytes, in the order of the names."""
@@ -53,15 +55,36 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
                           "state dict alone, best as .safetensors.") from error
 
 
+def check_file(weights: WeightsRef, name: str) -> None:
+    """Compare the file with the SHA-256 that it was registered with, if it was with one.
+
+    Raises:
+        WiringError: there is no such file. CorruptFile: it is another.
+    """
+    path = Path(weights.file)
+    if not path.is_file():
+        raise WiringError(f"There is no weights file {path}. Type {name.partition('@')[0]}@birth for the model without it.")
+    if weights.sha256 is None:
+        return
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != weights.sha256:
+        raise CorruptFile(f"{path} has SHA-256 {found}, not {weights.sha256}. Get it again, or type "
+                          f"{name.partition('@')[0]}@birth for the model without it.")
+
+
 def load_weights(model: torch.nn.Module, path: str | Path) -> torch.nn.Module:
     """Load a checkpoint into `model`, every name and shape of which has to match, and return the model.
 
     Raises:
         CorruptFile: a tensor is missing, unexpected or of another shape, or holds NaN or infinity. The model is as before.
     """
-    state, expected = read_state(path), model.state_dict()
-    counters = {name for name in expected if name.endswith("num_batches_tracked")}  # absent from old checkpoints
-    missing = sorted(expected.keys() - state.keys() - counters)
+    import torch
+
+    expected = model.state_dict()
+    counters = {name: torch.tensor(0) for name in expected if name.endswith("num_batches_tracked")}
+    state = counters | read_state(path)  # old checkpoints have no counters
+    missing = sorted(expected.keys() - state.keys())
     extra = sorted(state.keys() - expected.keys())
     misshapen = [f"{name} {tuple(state[name].shape)} for {tuple(expected[name].shape)}"
                  for name in expected.keys() & state.keys() if state[name].shape != expected[name].shape]
@@ -71,5 +94,5 @@ def load_weights(model: torch.nn.Module, path: str | Path) -> torch.nn.Module:
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise CorruptFile(f"{path} does not fit this model: it {problem} {', '.join(names[:3])}{more}.")
-    model.load_state_dict(state, strict=not counters - state.keys())
+    model.load_state_dict(state)
     return model
