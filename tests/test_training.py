@@ -6,7 +6,9 @@ import io
 import json
 import os
 import signal
+import sys
 import tarfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,12 +20,14 @@ from PIL import Image
 
 from wiring_plugins import (BatchNorm, CorruptFile, DataUnavailable, WiringError, architecture_of, build_model, fingerprint,
                             load_host, load_registry, read_delta, wire)
+from wiring_plugins.delta import _same as same_tensor
+from wiring_plugins.delta import tensor_fingerprint
 from wiring_training import Condition, Hardware, export, train
 from wiring_training.augment import centre_boxes, crop, random_boxes
 from wiring_training.average import MovingAverage
 from wiring_training.checkpoint import Run, read_checkpoint
 from wiring_training.data import PackedImages, choose, open_data
-from wiring_training.learner import Diverged, freeze, trained_names
+from wiring_training.learner import Diverged, Learner, freeze, trained_names
 from wiring_training.pack import pack, verify
 from wiring_training.prune import synflow
 from wiring_training.schedule import Plateau
@@ -49,7 +53,7 @@ def run(host, tiny_registry, tmp_path):
     """Train tiny recipes on synthetic images, or on others."""
     def start(*recipes, condition=SHORT, hardware=CPU, data="synthetic:80:4", out=tmp_path / "run", **more):
         return train(recipes or ["tiny-it"], data=str(data), out=out, condition=condition, hardware=hardware, host=host,
-                     registry=tiny_registry, **more)
+                     **{"registry": tiny_registry, **more})
     return start
 
 
@@ -156,7 +160,7 @@ def test_the_ledger_names_what_is_borrowed(registry, tmp_path):
 # ---- condition and data
 
 @pytest.mark.parametrize("wrong, message", [
-    ({"images": 0}, "at least 1"), ({"batch_size": 0}, "at least 1"), ({"lr": 0.0}, "above 0"),
+    ({"images": 0}, "at least 1"), ({"batch_size": 1}, "at least 2"), ({"lr": 0.0}, "above 0"), ({"lr": 1e39}, "finite"),
     ({"lr": float("nan")}, "above 0"), ({"subset": "random"}, "uniform, balanced"), ({"optimizer": "lion"}, "adagrad"),
     ({"label_smoothing": 1.0}, "below 1"), ({"image_size": 64, "source_size": 32}, "blown up"),
     ({"ema": 1.0}, "below 1"), ({"prune": "synflow"}, "belong together"), ({"density": 0.5}, "belong together"),
@@ -203,6 +207,53 @@ def test_webdataset_shards_give_their_labels(tmp_path):
     assert images.classes == ("8", "9", "10") and images.labels.tolist() == [2, 1, 0, 2, 1, 0]
 
 
+def test_shards_that_cannot_be_understood_are_named(tmp_path):
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(file, "PNG")
+
+    def shard(mode="w", **members) -> str:
+        with tarfile.open(tmp_path / "x.tar", mode) as tar:
+            for name, data in members.items():
+                member = tarfile.TarInfo(name.replace("_", "."))
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        return str(tmp_path / "x.tar")
+
+    image = file.getvalue()
+    for spec, message in ((lambda: shard("w:gz", a_png=image), "not compressed"),
+                          (lambda: shard(a_png=image, a_cls=b"1", b_png=image), "x/b.png has no x/b.cls"),
+                          (lambda: shard(a_png=image, a_cls=b"cat"), "x/a.cls holds b'cat'")):
+        with pytest.raises(CorruptFile, match=message):
+            open_data(spec(), "train")
+
+
+def test_names_that_begin_with_a_dot_are_no_images_and_unreadable_folders_no_empty_ones(tree, monkeypatch):
+    (tree / "train" / ".cache").mkdir()
+    (tree / "train" / "n00000000" / "._0.JPEG").write_bytes(b"what macOS leaves")
+    images = open_data(str(tree), "train")
+    assert len(images.classes) == 3 and len(images) == 24
+
+    def deny(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", deny)
+    with pytest.raises(DataUnavailable, match="n00000000: Permission denied"):
+        open_data(str(tree), "train")
+
+
+def test_deep_greys_keep_their_shades_and_nobody_turns_an_image(monkeypatch):
+    from wiring_training.decoders import decode
+    deep, flat = io.BytesIO(), io.BytesIO()
+    shades = np.arange(1600, dtype=np.uint16).reshape(40, 40) * 40
+    Image.fromarray(shades).save(deep, "PNG")
+    assert abs(decode(deep.getvalue(), 40, "pillow")[0].astype(int) - shades // 257).max() == 0
+    tags = Image.Exif()
+    tags[274] = 6  # to be shown turned by 90 degrees
+    Image.new("RGB", (60, 40)).save(flat, "JPEG", exif=tags)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", SimpleNamespace(decode_image=None))
+    assert decode(flat.getvalue(), 40, "torchcodec")[1] == decode(flat.getvalue(), 40, "pillow")[1] == 1.5
+
+
 def test_packing_shrinks_and_its_damage_is_noticed(tree, tmp_path):
     pack({"train": open_data(str(tree), "train")}, tmp_path / "pack", short_side=32)
     folder = tmp_path / "pack" / "train"
@@ -216,8 +267,10 @@ def test_packing_shrinks_and_its_damage_is_noticed(tree, tmp_path):
     (folder / "images.bin").write_bytes(data[:-1])
     with pytest.raises(CorruptFile, match="differ in length"):
         open_data(str(folder), "train")
-    with pytest.raises(WiringError, match="exists"):
-        pack({"train": open_data(str(tree), "train")}, tmp_path / "pack", short_side=32)
+    for data, folder, side, message in ((tree, "pack", 32, "exists"), (tree, "new", 0, "at least 16"),
+                                        ("synthetic:9:3", "new", 32, "no image files")):
+        with pytest.raises(WiringError, match=message):
+            pack({"train": open_data(str(data), "train")}, tmp_path / folder, short_side=side)
 
 
 def test_data_that_cannot_teach_is_refused(run, tree, tmp_path):
@@ -232,6 +285,12 @@ def test_data_that_cannot_teach_is_refused(run, tree, tmp_path):
             run(data=data)
     with pytest.raises(WiringError, match="--images 99 is more than the 80"):
         run(condition=dataclasses.replace(SHORT, images=99))
+    with pytest.raises(WiringError, match="--validation-images 99 is more than the 80"):
+        run(condition=dataclasses.replace(SHORT, validation_images=99))
+    with pytest.raises(WiringError, match="--images all in a balanced choice needs 27 images of each of 3"):
+        run(data="synthetic:80:3", condition=dataclasses.replace(SHORT, images=None, subset="balanced"))
+    with pytest.raises(WiringError, match="named twice"):
+        run("tiny-it", "tiny-it")
     with pytest.raises(WiringError, match="needs validation images"):
         run(data=one.parent / "tree" / "train", condition=Condition(image_size=32, patience_policy="validation"))
 
@@ -240,6 +299,8 @@ def test_corrupt_images_are_named_counted_and_skipped_up_to_a_limit(run, tree):
     bad = sorted((tree / "train").rglob("*.JPEG"))[:2]
     bad[0].write_bytes(b"no image")
     bad[1].write_bytes(bad[1].read_bytes()[:200])
+    bad.append(tree / "val" / "n00000000" / "0.JPEG")
+    bad[2].write_bytes(b"")
     whole = Condition(image_size=32, batch_size=8, epochs=2)
     for hold in ("yes", "no"):
         result, = run(data=tree, condition=whole, hardware=Hardware(device="cpu", hold=hold), out=tree.parent / hold)
@@ -247,6 +308,10 @@ def test_corrupt_images_are_named_counted_and_skipped_up_to_a_limit(run, tree):
         assert result.ledger["images"] == 2 * 22
     with pytest.raises(CorruptFile, match="--max-corrupt allows 1"):
         run(data=tree, condition=whole, hardware=Hardware(device="cpu", max_corrupt=1))
+    with pytest.raises(CorruptFile, match="1 of 1 images .* one has to be left"):
+        for path in sorted((tree / "val").rglob("*.JPEG"))[1:]:
+            path.unlink()
+        run(data=tree, condition=whole, out=tree.parent / "unvalidated")
 
 
 def test_how_images_are_held_and_who_else_learns_changes_nothing(run, tree, tmp_path):
@@ -424,6 +489,21 @@ def test_crops_grow_to_the_image_size_and_validation_uses_that_one(run, host):
     assert {side for training, side in seen if not training} == {32, 64}  # 32: calibration at birth
 
 
+def test_layers_that_draw_numbers_resume_bit_for_bit(run, tmp_path, tiny_registry):
+    def build():
+        model = tiny.build()
+        model.decoder.flatten = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5))
+        return model
+
+    registry = dataclasses.replace(tiny_registry, architectures={"tiny": dataclasses.replace(tiny.TINY, build=build)})
+    result, = run("tiny-all", registry=registry)
+    weights = _weights(result)
+    Run(result.run).path(8).unlink()
+    torch.manual_seed(5)
+    assert _weights(run("tiny-all", registry=registry, resume=True)[0]) == weights
+    assert _weights(run("tiny-all", out=tmp_path / "dry")[0]) != weights
+
+
 def test_the_first_epoch_is_kept_in_tenths(run):
     result, = run("tiny-it", condition=Condition(images=80, batch_size=4, image_size=32, first_epoch=True))
     assert Run(result.run).steps() == list(range(0, 21, 2))
@@ -456,6 +536,20 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_was_good(run, tmp_path):
     assert all(tensor.isfinite().all() for tensor in checkpoint.delta.tensors.values())
 
 
+def test_weights_that_are_no_numbers_are_not_saved(run, tmp_path, monkeypatch):
+    """The last step before a checkpoint may break the weights after its loss was still good."""
+    def broken(learner, batch):
+        learn(learner, batch)
+        if learner.step == 8:
+            learner.model.IT.conv.weight.data[0] = float("inf")
+
+    learn = Learner.learn
+    monkeypatch.setattr(Learner, "learn", broken)
+    with pytest.raises(Diverged, match=r"IT\.conv\.weight"):
+        run("tiny-it", condition=dataclasses.replace(SHORT, validation_images=0))
+    assert Run(tmp_path / "run").steps() == [0, 4]
+
+
 def test_a_full_disk_leaves_what_was_saved(run, tmp_path, monkeypatch):
     import safetensors.torch
     save, calls = safetensors.torch.save_file, []
@@ -470,6 +564,11 @@ def test_a_full_disk_leaves_what_was_saved(run, tmp_path, monkeypatch):
     with pytest.raises(WiringError, match="Make room on the disk"):
         run("tiny-it")
     assert not list(tmp_path.rglob("*.part")) and Run(tmp_path / "run").steps() == [0, 4]
+    (tmp_path / "run" / "log.jsonl").rename(tmp_path / "log")
+    (tmp_path / "run" / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(WiringError, match="log.jsonl cannot be written: No space left on device"):
+        Run(tmp_path / "run").log({"step": 5})
+    (tmp_path / "log").replace(tmp_path / "run" / "log.jsonl")
     monkeypatch.undo()
     assert run("tiny-it", resume=True)[0].reason == "2 epochs"
 
@@ -524,12 +623,36 @@ def test_frozen_weights_that_are_drawn_otherwise_are_noticed(run, tmp_path, tiny
     with pytest.raises(CorruptFile, match="other frozen weights of V1.conv.weight"):
         build_model(f"tiny-it@{file}", registry=other)
 
+    def reordered(rng, shape, context):
+        return kaiming.sample(rng, shape, context)[::-1].copy()
+
+    weight = torch.randn(16, 64, 3, 3)  # as many numbers in a kernel as in real ones: divisible by powers of two
+    assert not same_tensor(weight.flip(0), tensor_fingerprint(weight))
+    other = dataclasses.replace(tiny_registry, initializers={**tiny_registry.initializers,
+                                                             "kaiming": dataclasses.replace(kaiming, sample=reordered)})
+    with pytest.raises(CorruptFile, match="other frozen weights of V1.conv.weight"):
+        build_model(f"tiny-it@{file}", registry=other)
+
     def rounded(rng, shape, context):
         return np.nextafter(kaiming.sample(rng, shape, context), np.float32(1))
 
     close = dataclasses.replace(tiny_registry, initializers={**tiny_registry.initializers,
                                                              "kaiming": dataclasses.replace(kaiming, sample=rounded)})
     build_model(f"tiny-it@{file}", registry=close)  # another processor's rounding is not another sampler
+
+
+@pytest.mark.parametrize("key, value", [("recipe", "{"), ("recipe", "3"), ("recipe", '{"sead": 1}'), ("facts", "3"),
+                                        ("frozen", '{"V1.conv.weight": 3}')])
+def test_a_damaged_header_is_an_error_that_names_the_file(run, tmp_path, tiny_registry, key, value):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+    result, = run("tiny-it", condition=dataclasses.replace(SHORT, epochs=0))
+    file = export(result.run, tmp_path / "tiny.safetensors")
+    with safe_open(file, "pt") as opened:
+        header = opened.metadata()
+    save_file(load_file(file), file, metadata={**header, key: value})
+    with pytest.raises(CorruptFile, match="tiny.safetensors"):
+        build_model(f"tiny-it@{file}", registry=tiny_registry)
 
 
 def test_weights_of_another_recipe_or_seed_are_refused(run, tmp_path, tiny_registry):
@@ -558,6 +681,13 @@ def test_a_recipe_in_the_manifest_is_built_trained_unless_asked_for_its_birth(ru
 
 
 # ---- several processes
+
+@pytest.mark.parametrize("device, message", [("meta", "Legal on this machine: auto, cpu"), ("cuda:99", "Legal"),
+                                             ("cpu:1", "Legal")])
+def test_devices_that_are_not_there_are_refused(run, device, message):
+    with pytest.raises(WiringError, match=message):
+        run(hardware=Hardware(device=device))
+
 
 def test_only_what_learns_is_reduced(run, tiny_registry, tmp_path):
     import torch.distributed as dist

@@ -85,8 +85,10 @@ def test_killed_at_ten_random_moments(server, tmp_path):
 
 
 def test_two_processes_learn_what_one_learns(tmp_path):
-    order = {"recipes": ["tiny-it"], "data": "synthetic:200:4", "condition": {**CONDITION, "epochs": 2},
-             "hardware": {"device": "cpu"}}
+    # 33 images to validate on: of the last batch, which is one image, one process has none
+    order = {"recipes": ["tiny-it"], "data": "synthetic:200:4",
+             "condition": {**CONDITION, "epochs": 2, "validation_images": 33},
+             "hardware": {"device": "cpu", "hold": "no"}}
     launch = {1: [sys.executable], 2: [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
                                        "--master-port", str(random.randrange(20000, 40000))]}
     for count, command in launch.items():

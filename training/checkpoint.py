@@ -58,8 +58,9 @@ class Run:
             self.lock.close()
             raise WiringError(f"Another process is training in {self.folder}. Wait for it, or give another folder "
                               "with -o.") from error
-        for leftover in self.folder.rglob(".*.part"):
-            leftover.unlink()
+        for folder in (self.folder, self.checkpoints):
+            for leftover in folder.glob(".*.part"):
+                leftover.unlink()
         return self
 
     def __exit__(self, *_) -> None:
@@ -124,8 +125,13 @@ class Run:
                 self.path(step).unlink()
 
     def log(self, event: Mapping[str, Any]) -> None:
-        with open(self.folder / "log.jsonl", "a") as file:
-            file.write(json.dumps(event) + "\n")
+        file = self.folder / "log.jsonl"
+        try:
+            with open(file, "a") as log:
+                log.write(json.dumps(event) + "\n")
+        except OSError as error:
+            raise WiringError(f"{file} cannot be written: {error.strerror}. What was saved is untouched; make room on the "
+                              "disk and go on with --resume.") from error
 
     def cut_log(self, step: int) -> None:
         """Forget what was logged after `step`: it is about to happen again."""

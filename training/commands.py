@@ -92,7 +92,8 @@ def train_and_show(recipes, *, condition: Condition, hardware: Hardware, **order
     host = load_host()
     registry = load_registry(host)
     chosen = [registry.recipe(name) for name in recipes]
-    screen = Screen(chosen, registry, condition, peak_flops(find_device(hardware)))
+    peak = peak_flops(find_device(hardware))
+    screen = Screen(chosen, registry, condition, peak and peak * int(os.environ.get("WORLD_SIZE", 1)))
     results = run(chosen, condition=condition, hardware=hardware, host=host, registry=registry, report=screen, **order)
     if int(os.environ.get("RANK", 0)) == 0:
         typer.echo(summary(results))
@@ -144,9 +145,8 @@ def add_data_commands(app: typer.Typer) -> None:
     def verify(folder: Annotated[Path, typer.Argument(help="A folder that `wiring data pack` wrote.")]) -> None:
         """Compare a pack with its checksum."""
         from .pack import verify as check
-        for split in (folder / "train", folder / "val") if (folder / "train").is_dir() else (folder,):
-            if split.is_dir():
-                typer.echo(f"{split}: {check(split):,} images, as packed")
+        for split in [part for part in (folder / "train", folder / "val") if part.is_dir()] or [folder]:
+            typer.echo(f"{split}: {check(split):,} images, as packed")
 
 
 def _number(flag: str, text: str, word: str) -> int | None:

@@ -27,7 +27,7 @@ class Condition:
         work. `validation`: the validation loss. After more than `patience` epochs without progress it falls tenfold.
     image_size: side of the square that the model sees, in pixels. source_size: side of the square that an image is
         stored as before it is cropped; by default twice the image size, at most 256.
-    validation_images: how many, chosen as the training images are; by default as many as these.
+    validation_images: how many, drawn at random; by default as many as there are training images.
     label_smoothing: 0 in the reference work.
     ema: validate, save and score an exponential moving average with this decay a step in place of the weights; 0 for
         these themselves, as in the reference work.
@@ -67,14 +67,14 @@ class Condition:
             object.__setattr__(self, "epochs", 1)
         if not self.source_size:
             object.__setattr__(self, "source_size", max(self.image_size, min(256, 2 * self.image_size)))
-        for name, least in (("images", 1), ("epochs", 0), ("batch_size", 1), ("image_size", 16), ("patience", 0),
+        for name, least in (("images", 1), ("epochs", 0), ("batch_size", 2), ("image_size", 16), ("patience", 0),
                             ("validation_images", 0), ("cached_views", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise WiringError(f"{_flag(name)} has to be at least {least}; it was {value}.")
         for name in ("lr", "min_lr"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise WiringError(f"{_flag(name)} has to be above 0; it was {getattr(self, name)}.")
+            if not 0 < getattr(self, name) < 1e38:  # the largest number of single precision
+                raise WiringError(f"{_flag(name)} has to be above 0 and finite; it was {getattr(self, name)}.")
         for name in ("weight_decay", "momentum", "label_smoothing", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise WiringError(f"{_flag(name)} has to be at least 0 and below 1; it was {getattr(self, name)}.")
@@ -146,8 +146,9 @@ class Hardware:
         _one_of("precision", self.precision, ("auto", "bf16", "fp32"))
         _one_of("compile", self.compile, ("auto", "yes", "no"))
         _one_of("hold", self.hold, ("auto", "yes", "no"))
-        if self.max_corrupt < 0 or self.workers < 0:
-            raise WiringError("--max-corrupt and --workers have to be at least 0.")
+        for name in ("workers", "max_corrupt", "checkpoint_seconds"):
+            if not getattr(self, name) >= 0:
+                raise WiringError(f"{_flag(name)} has to be at least 0; it was {getattr(self, name)}.")
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
@@ -56,8 +57,9 @@ class ImageSet:
         try:
             return decode(self.encoded(index), size, self.decoder)
         except Exception as error:  # a decoder meets broken files in many ways, and each is the file's fault
+            reason = str(error).partition(" <_io")[0]  # Pillow names the buffer that it read from
             raise CorruptFile(f"{self.name(index)} cannot be read as an image "
-                              f"({type(error).__name__}: {error}).") from error
+                              f"({type(error).__name__}: {reason}).") from error
 
     def fingerprint(self, chosen: np.ndarray) -> str:
         """SHA-256 over the identities and labels of the chosen images."""
@@ -68,13 +70,12 @@ class ImageSet:
 
 
 class ImageFolder(ImageSet):
-    """`root/split/class/image`, as ImageNet is usually kept."""
+    """`root/split/class/image`, as ImageNet is usually kept. Names that begin with a dot are passed over."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-        self.files = [(path, label) for label, name in enumerate(classes) for path in sorted((folder / name).rglob("*"))
-                      if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+        classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        self.files = [(path, label) for label, name in enumerate(classes) for path in _image_files(folder / name)]
         super().__init__(str(folder), classes, np.array([label for _, label in self.files], dtype=np.int64))
 
     def name(self, index: int) -> str:
@@ -88,6 +89,19 @@ class ImageFolder(ImageSet):
         return f"{path.relative_to(self.folder)} {path.stat().st_size}"
 
 
+def _image_files(folder: Path) -> list[Path]:
+    """The images in a folder and below it, in the order of their paths.
+
+    Raises:
+        OSError: a folder among them cannot be read.
+    """
+    def refuse(error: OSError):
+        raise error
+
+    return sorted(path for place, _, names in os.walk(folder, onerror=refuse) for path in (Path(place, name) for name in names)
+                  if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file())
+
+
 class TarImages(ImageSet):
     """Tar files read in place: WebDataset shards (`key.jpg` beside `key.cls`), or a packed folder tree.
 
@@ -98,21 +112,24 @@ class TarImages(ImageSet):
         members, numbers = {}, {}
         for shard in shards:
             try:
-                with tarfile.open(shard) as tar:
+                with tarfile.open(shard, "r:") as tar:  # a compressed one cannot be read in place
                     for member in tar:
                         if member.isfile():
                             members[f"{shard.stem}/{member.name}"] = (shard, member.offset_data, member.size)
             except tarfile.TarError as error:
-                raise CorruptFile(f"{shard} cannot be read as a tar file ({error}).") from error
-        for name, (shard, offset, size) in members.items():
+                raise CorruptFile(f"{shard} cannot be read as a tar file that is not compressed ({error}).") from error
+        for name, place in members.items():
             if name.endswith(".cls"):
-                numbers[name.removesuffix(".cls")] = int(_read(shard, offset, size))
+                numbers[name.removesuffix(".cls")] = _class_number(name, _read(*place))
         images = sorted(name for name in members if Path(name).suffix.lower() in IMAGE_SUFFIXES)
         if not numbers:
             parted = [name for name in images if split in Path(name).parts]
             images = parted or (images if split == "train" else [])
-        groups = [str(numbers[name[:name.index(".", name.rindex("/"))]]) if numbers else Path(name).parent.name
-                  for name in images]
+        keys = {name: name[:name.index(".", name.rindex("/"))] for name in images}
+        if without := [name for name in images if numbers and keys[name] not in numbers]:
+            raise CorruptFile(f"{spec}: {without[0]} has no {keys[without[0]]}.cls beside it, as {len(numbers)} others "
+                              "have. Give every image the number of its class in such a file.")
+        groups = [str(numbers[keys[name]]) if numbers else Path(name).parent.name for name in images]
         classes = sorted(set(groups), key=(lambda text: (len(text), text)) if numbers else None)
         self.members, self.names = members, images
         super().__init__(spec, classes, np.array([classes.index(group) for group in groups], dtype=np.int64))
@@ -125,6 +142,13 @@ class TarImages(ImageSet):
 
     def identity(self, index: int) -> str:
         return f"{self.names[index]} {self.members[self.names[index]][2]}"
+
+
+def _class_number(name: str, text: bytes) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise CorruptFile(f"{name} holds {text[:20]!r} in place of the number of a class.") from None
 
 
 def _read(path: Path, offset: int, size: int) -> bytes:
@@ -171,7 +195,7 @@ class SyntheticImages(ImageSet):
         if not 1 <= len(numbers) <= 2 or not all(number.isdigit() for number in numbers):
             raise WiringError(f"--data {spec} is not understood. Synthetic images are synthetic:IMAGES or "
                               "synthetic:IMAGES:CLASSES, such as synthetic:1000:10.")
-        count, classes = int(numbers[0]), int(numbers[1]) if len(numbers) == 2 else 10
+        count, classes = int(numbers[0]), max(1, int(numbers[1])) if len(numbers) == 2 else 10
         self.split = split
         super().__init__(spec, [f"synthetic-{number}" for number in range(classes)], np.arange(count) % classes)
 
@@ -222,7 +246,7 @@ def open_data(spec: str, split: Split, manager=None) -> ImageSet:
     try:
         images = manager.hook.wiring_open_data(spec=spec, split=split)
     except OSError as error:
-        raise DataUnavailable(f"--data {spec} cannot be read: {error.strerror}.") from error
+        raise DataUnavailable(f"--data {spec} cannot be read ({error.filename or spec}: {error.strerror}).") from error
     if images is None:
         raise DataUnavailable(f"There are no images at {spec!r}. Give a folder with a sub-folder of images per class "
                               "(or train/ and val/ of such), a pack, a .tar file, or synthetic:IMAGES.")
@@ -243,11 +267,10 @@ def choose(images: ImageSet, count: int | None, condition: Condition, *, flag: s
         WiringError: there are fewer, or a class has too few for a balanced choice.
     """
     total = len(images)
-    if count is None or count == total:
-        return np.arange(total)
+    given, count = ("all", total) if count is None else (count, count)
     if count > total:
         raise WiringError(f"{flag} {count} is more than the {total} images of {images.spec}. "
-                          f"Give at most {total}, or `all`.")
+                          f"Give at most {total}{', or `all`' if flag == '--images' else ''}.")
     rng = layer_rng(condition.seed, f"subset {condition.subset}")
     order = rng.permutation(total)
     if condition.subset == "balanced":
@@ -257,7 +280,7 @@ def choose(images: ImageSet, count: int | None, condition: Condition, *, flag: s
             seen[label] += 1
         order = order[np.argsort(rounds, kind="stable")]  # the first of every class, then the second, ...
         if min(seen.values()) * len(seen) < count:
-            raise WiringError(f"{flag} {count} in a balanced choice needs {-(-count // len(seen))} images of each of "
+            raise WiringError(f"{flag} {given} in a balanced choice needs {-(-count // len(seen))} images of each of "
                               f"{len(seen)} classes; the smallest has {min(seen.values())}. "
                               "Take fewer, or --subset uniform.")
     return np.sort(order[:count])

@@ -1,6 +1,7 @@
 """Several processes that train one model, started by `torchrun`."""
 from __future__ import annotations
 
+import inspect
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -65,20 +66,23 @@ def find_device(hardware: Hardware) -> torch.device:
     """
     import torch
 
-    name = hardware.device
+    name, count = hardware.device, torch.cuda.device_count()
+    legal = ["cpu"] + ["cuda", *(f"cuda:{number}" for number in range(count))] * bool(count)
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if count else "cpu"
+    if name not in legal:
+        raise WiringError(f"--device {name} cannot be used here. Legal on this machine: {', '.join(['auto', *legal])}.")
+    if name == "cpu":
+        return torch.device(name)
+    if name == "cuda":
+        name = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % count}"
     try:
-        device = torch.device(name)
-        if device.type == "cuda":
-            if device.index is None:
-                device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-            torch.cuda.set_device(device)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, ZeroDivisionError) as error:
-        raise WiringError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}). "
-                          "Legal: auto, cpu, and cuda or cuda:N on a machine with a GPU.") from error
-    return device
+        torch.cuda.set_device(name)
+        torch.empty(1, device=name)
+    except RuntimeError as error:
+        raise WiringError(f"--device {name} cannot be used ({str(error).splitlines()[0]}). Give another, or "
+                          "--device cpu.") from error
+    return torch.device(name)
 
 
 def join(hardware: Hardware) -> Group:
@@ -87,6 +91,8 @@ def join(hardware: Hardware) -> Group:
 
     device, world, rank = find_device(hardware), int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     torch.backends.cudnn.benchmark = device.type == "cuda" and not hardware.deterministic
+    if hardware.precision == "fp32":
+        torch.backends.cudnn.allow_tf32 = False  # else convolutions round their inputs to 10 bits
     if hardware.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
@@ -105,7 +111,9 @@ def share(model: torch.nn.Module, group: Group, *, local_batch_norm: bool) -> to
     if not local_batch_norm:
         normalise_together(model, group)
     devices = [group.device.index] if group.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True)
+    known = inspect.signature(DistributedDataParallel).parameters  # PyTorch 2.15 renamed the option
+    alone = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, **alone)
 
 
 def normalise_together(model: torch.nn.Module, group: Group) -> None:

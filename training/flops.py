@@ -8,9 +8,10 @@ from wiring_plugins import Recipe, Registry, architecture_of
 if TYPE_CHECKING:
     import torch
 
-DENSE_BF16 = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "GH200": 989e12, "A100-SXM4-80GB": 312e12,
-              "A100-SXM4-40GB": 312e12, "A100": 312e12, "L40S": 362e12, "A40": 150e12, "4090": 165e12, "3090": 71e12}
-"""Operations a second of dense bf16 matrix products, by a word of the device's name (NVIDIA's data sheets)."""
+DENSE_BF16 = {"B200": 2250e12, "GH200": 989e12, "H200 NVL": 836e12, "H200": 989e12, "H100 PCIe": 756e12,
+              "H100 NVL": 836e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A40": 150e12, "4090": 165e12, "3090": 71e12}
+"""Operations a second of dense bf16 matrix products, by words of the device's name; the first that fits counts (NVIDIA's
+data sheets)."""
 
 
 def step_flops(recipe: Recipe, registry: Registry, image_size: int) -> float:
@@ -38,7 +39,7 @@ def peak_flops(device: torch.device) -> float | None:
         return None
     import torch
     words = torch.cuda.get_device_name(device).replace("-", " ").split()
-    return next((peak for name, peak in DENSE_BF16.items() if set(name.replace("-", " ").split()) <= set(words)), None)
+    return next((peak for name, peak in DENSE_BF16.items() if set(name.split()) <= set(words)), None)
 
 
 def measured_flops(device: torch.device) -> float:

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wiring_plugins import (Delta, Recipe, Registry, WiringError, architecture_of, build_delta, count,
-                            frozen_fingerprints, stored_names, wire)
+                            frozen_fingerprints, layer_rng, stored_names, wire)
 
 from .average import MovingAverage
 from .checkpoint import Checkpoint, Run
@@ -93,7 +93,10 @@ class Learner:
                                   if getattr(module, "running_mean", None) is not None and module.training)
         self.validated = self.model  # neither compiled nor distributed: validation has its own shapes and modes
         self.network = share(self.model, group, local_batch_norm=hardware.local_batch_norm)
-        self.network = torch.compile(self.network, dynamic=False) if compiled else self.network
+        if compiled:
+            from torch._dynamo import config
+            config.cache_size_limit = 256  # PyTorch counts the models of all recipes and every size of a batch together
+            self.network = torch.compile(self.network, dynamic=False)
         self.plateau = Plateau(condition.lr, condition.patience, condition.min_lr)
         self.optimizer = self._optimizer()
         bf16 = hardware.precision == "bf16" or hardware.precision == "auto" and group.device.type == "cuda"
@@ -113,6 +116,7 @@ class Learner:
         import torch.nn.functional as F
 
         self.optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed(self._seed())
         with self.autocast():
             logits = self.network(batch.images)
         logits = logits.float()
@@ -198,6 +202,9 @@ class Learner:
         import torch
 
         self.progress()
+        tensors = {name: tensor for name, tensor in self.model.state_dict().items() if name in self.stored}
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):  # the last step, whose loss was still good
+            raise Diverged(self._where_it_diverged())
         sums, last_loss = self.group.sum(self.sums.clone()), self.group.sum(self.last_loss.clone())
         self._account(skipped)
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
@@ -209,7 +216,6 @@ class Learner:
         self.counted = ledger
         state = {"step": self.step, "epoch": self.epoch, "reason": self.reason, "top1": self.top1,
                  "plateau": asdict(self.plateau), "ledger": self.ledger.to_plain()}
-        tensors = {name: tensor for name, tensor in self.model.state_dict().items() if name in self.stored}
         if self.average:  # what others load is the average; what training goes on from stands beside it
             optimizer |= {f"{name}/now": tensor for name, tensor in self.average.now.items()}
             tensors |= self.average.tensors
@@ -233,7 +239,7 @@ class Learner:
         self.masks = {key.removesuffix("/mask"): tensors.pop(key) for key in [*tensors] if key.endswith("/mask")}
         for key, tensor in tensors.items():
             name, slot = key.rsplit("/", 1)
-            moved = tensor.cpu() if slot == "step" and self.group.device.type == "cpu" else tensor
+            moved = tensor if slot != "step" or self.optimizer.defaults.get("fused") else tensor.cpu()
             kept = moved.contiguous(memory_format=memory_layout(self.group.device)) if moved.dim() == 4 else moved
             self.optimizer.state[parameters[name]][slot] = kept
         self._set_lr()
@@ -250,6 +256,10 @@ class Learner:
     def _keep_pruned(self) -> None:
         for name, mask in self.masks.items():
             self.model.get_parameter(name).data.mul_(mask)
+
+    def _seed(self) -> int:
+        """For layers that draw numbers in training, such as dropout: a seed that follows from the step."""
+        return int(layer_rng(self.condition.seed, f"layers {self.step} {self.group.rank}").randint(1 << 31))
 
     def _set_training(self) -> None:
         set_training(self.model, self.recipe.batch_norm.training, self.trained)
@@ -289,13 +299,13 @@ class Learner:
         self.ledger.steps = self.step
 
     def _where_it_diverged(self) -> str:
-        """Name the first layer, in the order of the forward pass, that holds or gives NaN or infinity."""
+        """Name the first layer, in the order of the forward pass, that holds NaN or infinity."""
         saved = f"The last good checkpoint is kept in {self.run.folder}"
         bad = [name for name, tensor in self.model.state_dict().items() if not tensor.isfinite().all()]
         where = f"the first layer to hold NaN or infinity is {bad[0].rsplit('.', 1)[0]} ({bad[0]})" if bad else \
             "all weights are finite, so the images or the logits are to blame"
-        return (f"The loss of {self.recipe.name} is no longer a number after step {self.step}; {where}. {saved}. "
-                "Try a smaller --lr.")
+        return (f"{self.recipe.name} has diverged: its loss or its weights are no longer numbers after step {self.step}; "
+                f"{where}. {saved}. Try a smaller --lr.")
 
 
 def _take_over(model: torch.nn.Module, start: Start, recipe: Recipe) -> set[str]:

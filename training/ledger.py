@@ -52,7 +52,7 @@ class Ledger:
                 ("normalisation statistics adapted", f"{self.adapted:,}")]
         rows += [("pruned at birth", f"{self.pruned:,}")] if self.pruned else []
         rows += [("borrowed", f"{count:,} numbers, {source}") for source, count in self.borrowed.items()]
-        rows += [("skipped images", str(len(self.skipped)))] if self.skipped else []
+        rows += [("skipped image", name) for name in self.skipped]
         seconds = self.cost.get("seconds", 0.0)
         rows.append(("time", f"{seconds:,.1f} s on {self.cost.get('device', '?')}"))
         if self.cost.get("joules") is not None:

@@ -28,6 +28,11 @@ AHEAD = 3
 """Batches that are decoded before they are needed."""
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Batch:
     """One process's share of a batch. images: float (n, 3, size, size), normalised. labels: int64 (n,).
@@ -53,7 +58,7 @@ class Loader:
         self.labels = torch.from_numpy(images.labels[chosen])
         self.corrupt: dict[str, str] = {}
         self.lock = threading.Lock()
-        self.pool = ThreadPoolExecutor(hardware.workers or len(os.sched_getaffinity(0)), thread_name_prefix="decode")
+        self.pool = ThreadPoolExecutor(hardware.workers or cores(), thread_name_prefix="decode")
         to_pixels = 255 * torch.tensor([mean, std], dtype=torch.float32, device=device)[:, None, :, None, None]
         self.mean, self.std = to_pixels[0], to_pixels[1]
         self.held = self._hold() if self._fits(hardware) else None
@@ -103,9 +108,12 @@ class Loader:
             return np.zeros((3, size, size), dtype=np.uint8), 1.0, False
 
     def _gather(self, items: list[tuple[np.ndarray, float, bool]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if len(self.corrupt) > self.max_corrupt:
-            raise CorruptFile(f"{len(self.corrupt)} images of {self.images.spec} cannot be read; --max-corrupt allows "
-                              f"{self.max_corrupt}. The last: {list(self.corrupt.values())[-1]}")
+        if len(self.corrupt) > self.max_corrupt or len(self.corrupt) == len(self.chosen):
+            raise CorruptFile(f"{len(self.corrupt)} of {len(self.chosen)} images of {self.images.spec} cannot be read; "
+                              f"--max-corrupt allows {self.max_corrupt}, and one has to be left. "
+                              f"The last: {list(self.corrupt.values())[-1]}")
+        if not items:  # this process has no share in a last batch of fewer images than processes
+            return np.zeros((0, 3, *[self.condition.source_size] * 2), dtype=np.uint8), np.ones(0), np.ones(0, dtype=bool)
         squares, aspects, readable = zip(*items)
         return np.stack(squares), np.array(aspects), np.array(readable)
 

@@ -92,7 +92,8 @@ def _run(learners: list[Learner], loader: Loader, validation: Loader | None, con
     saved, reported = time.monotonic(), 0.0
 
     def save(learner: Learner) -> None:
-        skipped = sorted({name for names in group.gather(list(loader.corrupt)) for name in names})
+        own = [name for images in filter(None, (loader, validation)) for name in images.corrupt]
+        skipped = sorted({name for names in group.gather(own) for name in names})
         checkpoint = learner.checkpoint(skipped=skipped)
         if group.leads:
             learner.run.save(checkpoint, kept=kept)
@@ -157,16 +158,19 @@ def _loaders(recipes, training, validation, condition, hardware, group, registry
     common = {"device": group.device, "mean": mean, "std": std, "rank": group.rank, "world": group.world}
     train_loader = Loader(training, chosen, condition, hardware, train=True, **common)
     wanted = condition.validation_images
-    count = min(len(validation), len(chosen) if wanted is None else wanted)
+    count = min(len(validation), len(chosen)) if wanted is None else wanted
     if not count:
         if condition.patience_policy == "validation":
             raise WiringError(f"--patience-policy validation needs validation images, and {training.spec} has none. "
                               "Put them into val/CLASS/ beside train/, or use --patience-policy paper.")
         return train_loader, None
+    if wanted and not len(validation):
+        raise WiringError(f"--validation-images {wanted}: {training.spec} has no validation images. "
+                          "Put them into val/CLASS/ beside train/, or leave the option out.")
     if validation.classes != training.classes:
         raise WiringError(f"The validation images of {validation.spec} are of other classes than the training images "
                           f"({len(validation.classes)} and {len(training.classes)}). Give the same classes in both.")
-    chosen = choose(validation, count, condition)
+    chosen = choose(validation, count, replace(condition, subset="uniform"), flag="--validation-images")
     return train_loader, Loader(validation, chosen, condition, hardware, train=False, **common)
 
 
@@ -177,9 +181,9 @@ def _learners(recipes, loaders, condition, hardware, group, registry, out, stack
              "data": {"name": "/".join(Path(images.spec).parts[-2:]), "images": len(chosen),
                       "fingerprint": images.fingerprint(chosen), "decoder": images.decoder}}
     origin = None if start is None else load_start(start, registry)
-    planned = condition.max_epochs * len(loaders[0])
-    compiled = hardware.compile == "yes" or (hardware.compile == "auto" and group.device.type == "cuda"
-                                             and planned >= COMPILE_STEPS)
+    compiled = _compiles(condition.max_epochs * len(loaders[0]), hardware, group)
+    if len({recipe.name for recipe in recipes}) < len(recipes):
+        raise WiringError("A recipe is named twice. Give each once; seeds have recipes of their own, such as NAME-seed42.")
     learners = []
     for recipe in recipes:
         recipe = replace(recipe, classes=len(images.classes), weights=WeightsRef())
@@ -197,6 +201,13 @@ def _learners(recipes, loaders, condition, hardware, group, registry, out, stack
         learners.append(Learner(recipe, registry, condition, hardware, group, run, facts=facts, start=origin,
                                 checkpoint=newest, compiled=compiled))
     return learners
+
+
+def _compiles(steps: int, hardware: Hardware, group: Group) -> bool:
+    """Whether to compile a training of so many steps. PyTorch cannot compile normalisation over several processes: the
+    graph would break at each of them."""
+    pays = group.device.type == "cuda" and steps >= COMPILE_STEPS and (group.world == 1 or hardware.local_batch_norm)
+    return hardware.compile == "yes" or hardware.compile == "auto" and pays
 
 
 def load_start(start: str | Path, registry: Registry) -> Start:

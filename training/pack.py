@@ -15,6 +15,8 @@ import numpy as np
 from wiring_plugins import CorruptFile, WiringError
 
 from .data import ImageSet
+from .decoders import to_rgb
+from .loader import cores
 
 BLOCK = 512
 
@@ -32,6 +34,8 @@ def pack(sets: Mapping[str, ImageSet], folder: Path, *, short_side: int | None, 
     """
     if folder.exists():
         raise WiringError(f"{folder} exists. Give the name of a folder that does not.")
+    if short_side is not None and short_side < 16:
+        raise WiringError(f"--short-side has to be at least 16, or 'original'; it was {short_side}.")
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     skipped: list[str] = []
     try:
@@ -54,10 +58,13 @@ def _write(images: ImageSet, part: Path, short_side: int | None, quality: int, s
     def shrink(index: int) -> bytes | CorruptFile:
         try:
             return _shrunk(images.encoded(index), short_side, quality)
+        except NotImplementedError:
+            raise WiringError(f"{images.spec} has no image files to pack. Give a tree of images, shards or a .tar "
+                              "file.") from None
         except Exception as error:  # broken images fail in many ways
             return CorruptFile(f"{images.name(index)} ({type(error).__name__}: {error})")
 
-    with open(part / "images.bin", "wb") as file, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with open(part / "images.bin", "wb") as file, ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(images), BLOCK):
             indices = range(start, min(start + BLOCK, len(images)))
             for index, data in zip(indices, pool.map(shrink, indices)):
@@ -88,7 +95,7 @@ def _shrunk(data: bytes, short_side: int | None, quality: int) -> bytes:
         image.draft("RGB", (2 * short_side, 2 * short_side))
         scale = short_side / min(image.size)
         size = [max(short_side, round(scale * side)) for side in image.size]
-        small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        small = to_rgb(image).resize(size, Image.Resampling.LANCZOS)
     out = io.BytesIO()
     small.save(out, "JPEG", quality=quality)
     return out.getvalue()

@@ -38,10 +38,10 @@ def synflow(model: torch.nn.Module, names: Iterable[str], density: float, image_
         with torch.no_grad():
             scores = {name: part.mul_(weight) for (name, weight), part in zip(weights.items(), parts)}
             stride = 1 if number == ROUNDS else total // SAMPLE | 1  # odd: layers' widths are powers of two
-            ranked = torch.cat([score.flatten()[::stride] for score in scores.values()])
+            ranked = torch.cat([score.flatten()[::stride] for score in scores.values()]).cpu()  # CUDA has no sure kthvalue
             removed = len(ranked) - max(1, round(len(ranked) * density ** (number / ROUNDS)))
             if removed:
-                threshold = ranked.kthvalue(removed).values
+                threshold = ranked.kthvalue(removed).values.item()
                 masks = {name: score > threshold for name, score in scores.items()}
             for name, weight in weights.items():
                 weight.mul_(masks[name])

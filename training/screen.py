@@ -16,7 +16,8 @@ class Screen:
 
     def __init__(self, recipes: list[Recipe], registry: Registry, condition: Condition, peak: float | None = None):
         from .flops import step_flops
-        self.flops = sum(step_flops(recipe, registry, condition.image_size) for recipe in recipes)
+        self.flops = 0 if condition.cached_views else sum(step_flops(recipe, registry, condition.image_size)
+                                                          for recipe in recipes)
         self.condition, self.peak, self.several = condition, peak, len(recipes) > 1
         self.steps, self.before, self.live = 1, None, sys.stderr.isatty()
 
@@ -39,7 +40,7 @@ class Screen:
         rate = max(step - self.before[0], 0) / max(now - self.before[1], 1e-9)
         images = rate * self.condition.batch_size
         parts = [f"epoch {event['epoch']:.2f}", f"{images:,.1f} images/s"]
-        if event["epoch"] >= (self.condition.progressive or (0, 0))[1]:  # operations are those of the full size
+        if self.flops and event["epoch"] >= (self.condition.progressive or (0, 0))[1]:  # they are those of the full size
             parts.append(f"{images * self.flops / 1e12:.3g} TFLOP/s")
             if self.peak:
                 parts.append(f"MFU {images * self.flops / self.peak:.0%}")

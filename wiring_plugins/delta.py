@@ -32,7 +32,9 @@ OPTIMIZER = "optimizer/"
 CHECKPOINTS = "checkpoints"
 """The folder, in a run's folder, of the delta files that a training leaves: `step-00000123.safetensors`."""
 
-SKETCH = 4
+SKETCH = 13
+"""Every thirteenth number is summed: a prime, so that kernels drawn in another order give other sums."""
+
 TOLERANCE = 1e-4
 
 
@@ -54,7 +56,7 @@ def stored_names(model: torch.nn.Module, trained: Iterable[str]) -> set[str]:
 
 
 def tensor_fingerprint(tensor: torch.Tensor) -> dict[str, Any]:
-    """SHA-256 of the tensor, and a sketch that survives rounding: the sums of every fourth number, and their scale."""
+    """SHA-256 of the tensor, and a sketch that survives rounding: 13 sums of its numbers, and their scale."""
     flat = tensor.detach().cpu().reshape(-1).numpy()
     sums = [float(flat[start::SKETCH].sum(dtype=np.float64)) for start in range(SKETCH)]
     return {"sha256": fingerprint({"": tensor}), "sketch": sums, "norm": float(np.linalg.norm(flat))}
@@ -76,14 +78,19 @@ def write_delta(path: str | Path, delta: Delta, *, extra: Mapping[str, torch.Ten
         try:
             save_file(tensors, part, metadata={"format": DELTA_FORMAT, **{key: json.dumps(value, sort_keys=True)
                                                                     for key, value in texts.items()}})
+        except OSError:
+            raise
         except Exception as error:  # safetensors wraps the operating system's errors in one of its own
-            raise OSError(_errno(error), str(error)) from error
+            raise _system_error(error) from error
         part.chmod(0o644)  # safetensors writes files that nobody else may read
 
 
-def _errno(error: Exception) -> int | None:
-    import errno
-    return errno.ENOSPC if "No space" in str(error) else getattr(error, "errno", None)
+def _system_error(error: Exception) -> OSError:
+    """The operating system's error that is behind one of safetensors, which only tells its number."""
+    import os
+    import re
+    found = re.search(r"os error (\d+)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else OSError(str(error))
 
 
 def read_delta(path: str | Path) -> Delta:
@@ -94,14 +101,28 @@ def read_delta(path: str | Path) -> Delta:
     """
     from safetensors import safe_open
 
-    metadata = read_metadata(path)
+    metadata, recipe = read_metadata(path), read_recipe(path)
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys() if not name.startswith(OPTIMIZER)}
+    frozen, facts = (metadata.get(key) for key in ("frozen", "facts"))
+    if not isinstance(facts, dict) or not isinstance(frozen, dict) or not all(
+            isinstance(known, dict) and {"sha256", "sketch", "norm"} <= known.keys() for known in frozen.values()):
+        raise CorruptFile(f"{path} is no delta weights file of this version: its header lacks facts or fingerprints. "
+                          "Export it again.")
+    return Delta(recipe=recipe, tensors=tensors, frozen=frozen, facts=facts)
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """The recipe that a delta or a checkpoint was trained from; no tensor is read.
+
+    Raises:
+        WiringError, CorruptFile: as :func:`read_delta`.
+    """
     try:
-        return Delta(recipe=from_plain(Recipe, metadata["recipe"]), tensors=tensors, frozen=metadata["frozen"],
-                     facts=metadata["facts"])
-    except (KeyError, TypeError) as error:
-        raise CorruptFile(f"{path} is no delta weights file of this version ({error}). Export it again.") from error
+        return from_plain(Recipe, read_metadata(path)["recipe"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CorruptFile(f"{path} is no delta weights file of this version: its header holds no recipe that can be "
+                          f"read ({type(error).__name__}: {error}). Export it again.") from error
 
 
 def is_delta(path: str | Path) -> bool:
@@ -130,7 +151,10 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     if (found := metadata.pop("format", None)) != DELTA_FORMAT:
         raise CorruptFile(f"{path} is of format {found!r}; this version reads {DELTA_FORMAT!r}. "
                           "Export the weights again with `wiring export RUN -o FILE.safetensors`.")
-    return {key: json.loads(text) for key, text in metadata.items()}
+    try:
+        return {key: json.loads(text) for key, text in metadata.items()}
+    except ValueError as error:
+        raise CorruptFile(f"{path} has a damaged header ({error}). Get it again.") from error
 
 
 def build_delta(delta: Delta, registry: Registry, *, name: str = "these weights") -> torch.nn.Module:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .errors import UnknownName, WiringError
-from .recipe import Init, Recipe, WeightsRef, from_plain
+from .recipe import Init, Recipe, WeightsRef
 from .registry import Registry
 
 BIRTH = "birth"
@@ -55,13 +55,13 @@ def _with_source(init: Init, source: str) -> Init:
 
 def trained_in(recipe: Recipe, place: str) -> Recipe:
     """The recipe named `NAME@PLACE`, with the weights that a run folder's newest checkpoint or a weights file holds."""
-    from .delta import is_delta, newest_in, read_metadata
+    from .delta import is_delta, newest_in, read_recipe
 
     path = Path(place).expanduser()
     file = newest_in(path) if path.is_dir() else path
     if file.is_file() and not is_delta(file):
         return replace(recipe, name=f"{recipe.name}@{path.name}", weights=WeightsRef(kind="full", file=str(file)))
-    trained = from_plain(Recipe, read_metadata(file)["recipe"])
+    trained = read_recipe(file)
     if trained.name != recipe.name:
         raise WiringError(f"{place} holds weights of {trained.name!r}, not of {recipe.name!r}. "
                           f"Type {trained.name}@{place}.")
