@@ -103,20 +103,23 @@ class _Bench:
         return (time.perf_counter() - begun) / repeats
 
     def _feed(self, loader, use) -> float:
-        """Images a second of one epoch, or of what of it fits into 20 seconds; the first batch is warm-up."""
+        """Images a second, over one pass or more until 10 seconds are over; what is decoded ahead is warm-up."""
         import time
-        count, begun = 0, None
-        for batch in loader.epoch(0):
+        from itertools import chain, count, islice
+
+        from .loader import AHEAD
+        batches = chain.from_iterable(loader.epoch(epoch) for epoch in count())
+        for batch in islice(batches, 1 + AHEAD):
             use(batch)
-            if begun is None:
-                self._wait()
-                begun = time.perf_counter()
-                continue
-            count += batch.size
-            if time.perf_counter() - begun > 20:
+        self._wait()
+        seen, begun = 0, time.perf_counter()
+        for batch in batches:
+            use(batch)
+            seen += batch.size
+            if seen >= len(loader.chosen) and time.perf_counter() - begun > 10 or time.perf_counter() - begun > 20:
                 break
         self._wait()
-        return count / (time.perf_counter() - begun) if count else float("nan")
+        return seen / (time.perf_counter() - begun)
 
     def _wait(self) -> None:
         import torch

@@ -58,9 +58,8 @@ class Run:
             self.lock.close()
             raise WiringError(f"Another process is training in {self.folder}. Wait for it, or give another folder "
                               "with -o.") from error
-        for folder in (self.folder, self.checkpoints):
-            for leftover in folder.glob(".*.part"):
-                leftover.unlink()
+        for leftover in [*self.folder.glob(".*.part"), *self.checkpoints.glob(".*")]:  # safetensors has temporary files too
+            leftover.unlink()
         return self
 
     def __exit__(self, *_) -> None:
