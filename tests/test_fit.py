@@ -10,6 +10,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -109,6 +110,13 @@ def test_a_mixture_is_found_by_bic():
     assert np.allclose(np.cov(drawn.T), np.cov(points.T), rtol=.1)
 
 
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_what_is_constant_stays_so_in_a_mixture(diagonal):
+    points = np.random.RandomState(0).randn(50, 3) * [1, 1e-9, 0] + [0, 0, 0.3]
+    drawn = fit_mixture(points, diagonal=diagonal).sample(np.random.RandomState(1), 1000)
+    assert drawn[:, 1].std() == pytest.approx(1e-9, rel=0.3) and (drawn[:, 2] == np.float32(0.3)).all()
+
+
 def test_more_components_than_filters_is_a_sentence():
     fits, _ = fit_gabors(filters(6))
     with pytest.raises(WiringError, match="7 components cannot be fitted to 6 points"):
@@ -118,6 +126,17 @@ def test_more_components_than_filters_is_a_sentence():
 def test_more_clusters_than_slices_is_a_sentence():
     with pytest.raises(WiringError, match="9 clusters cannot be made of 4 different"):
         fit_clusters(filters(2, 2), k=9)
+
+
+def test_more_clusters_than_a_source_holds_is_a_sentence():
+    with pytest.raises(WiringError, match="at most 256"):
+        fit_clusters(filters(40, 20), k=257)
+
+
+def test_every_cluster_of_a_sparse_layer_has_members():
+    weights = np.zeros((100, 100, 3, 3), np.float32)
+    weights[::10, ::50] = filters(10, 2, 3)
+    assert (fit_clusters(weights, k=6).count_mean > 0).all()
 
 
 def test_eigenvalues_agree_with_numpy():
@@ -174,13 +193,13 @@ def alike(one, other) -> bool:
 
 
 def test_formats_and_names(tmp_path):
-    import torch
     from safetensors.torch import save_file
     state = {"module.layer1.0.conv1.weight": torch.randn(6, 4, 3, 3), "module.layer1.0.bn1.weight": torch.rand(6),
              "module.layer1.0.bn1.bias": torch.rand(6), "module.layer1.0.bn1.running_mean": torch.rand(6),
              "module.layer1.0.bn1.running_var": torch.rand(6),
              "module.layer1.0.bn1.num_batches_tracked": torch.tensor(3)}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "a.pth")
+    torch.save({"model": state, "epoch": 3}, tmp_path / "b.pth")
     save_file(state, tmp_path / "a.safetensors")
     np.save(tmp_path / "kernels.npy", filters())
     a, b = (fit_statistics(tmp_path / name) for name in ("a.pth", "a.safetensors"))
@@ -188,6 +207,7 @@ def test_formats_and_names(tmp_path):
     gamma = state["module.layer1.0.bn1.weight"]
     assert a.layer("layer1.0.bn1").norm.gamma.mean == pytest.approx(gamma.mean().item(), rel=1e-5)
     assert files.encode(a).split('"layers"')[1] == files.encode(b).split('"layers"')[1]
+    assert read_arrays(tmp_path / "b.pth").keys() == read_arrays(tmp_path / "a.pth").keys()
     assert fit_statistics(tmp_path / "kernels.npy").layer("kernels").gabors is not None
 
 
@@ -196,6 +216,8 @@ def test_resnet_layers_stand_for_areas_and_alexnet_s_keep_their_names(tmp_path):
     fitted = fit_statistics(npz(tmp_path / "resnet.npz", **resnet, **{"layer2.3.conv1.weight": filters(4, 4, 1)}))
     assert dict(fitted.areas) == RESNET_AREAS and set(fitted.layers) == set(RESNET_AREAS.values())
     assert fitted.layer("IT.skip") is fitted.layer("layer4.0.downsample.0")
+    some = fit_statistics(tmp_path / "resnet.npz", layers=("IT.conv?", "layer2.3.*"))
+    assert list(some.layers) == [RESNET_AREAS[f"IT.conv{i}"] for i in (1, 2, 3)] + ["layer2.3.conv1"]
     alexnet = {"features.0.weight": filters(4, 3, 11), "classifier.1.weight": filters(4, 3, 1)[:, :, 0, 0]}
     fitted = fit_statistics(npz(tmp_path / "alexnet.npz", **alexnet))
     assert fitted.layer("features.0").gabors.size == 11 and not fitted.areas
@@ -209,6 +231,14 @@ def test_googlenet_channels_are_turned_to_rgb_and_scaled(tmp_path):
     r2 = fitted.layer("V1.conv1").gabors.r2
     assert (r2[:, :2] == 0).all() and (r2[:, 2] > 0).all()
     assert fitted.layer("V1.conv1").normal.std == pytest.approx((weights * 57.375).std(), rel=1e-5)
+
+
+def torch_files():
+    """Name -> what such a file holds instead of a plain state dict."""
+    kernels = torch.from_numpy(filters())
+    return {"whole": {"conv1.weight": kernels}, "sparse": {"conv1.weight": kernels.to_sparse()},
+            "complex": {"conv1.weight": kernels.to(torch.complex64)}, "epoch": {"conv1.weight": kernels, "epoch": 3},
+            "list": [kernels], "stretched": {"conv1.weight": torch.zeros(1).expand(1 << 16, 1 << 16, 1, 1)}}
 
 
 def bad_checkpoints(folder):
@@ -228,6 +258,12 @@ def bad_checkpoints(folder):
         content[at + 24:at + 28] = (0xFFFFFFFE).to_bytes(4, "little")
         file.seek(0)
         file.write(content)
+    for name, held in torch_files().items():
+        torch.save(held, folder / f"{name}.pth")
+    damaged = bytearray((folder / "whole.pth").read_bytes())
+    at = damaged.rindex(b"PK\x01\x02")
+    damaged[at:at + 2] = b"XX"
+    (folder / "whole.pth").write_bytes(damaged)
     (folder / "cut.npz").write_bytes(buffer.getvalue()[:-200])
     (folder / "empty.npz").write_bytes(b"")
     (folder / "text.pth").write_text("hello")
@@ -237,7 +273,10 @@ def bad_checkpoints(folder):
         ("absent.npz", "no checkpoint"), ("cut.npz", "cannot be read|truncated"), ("empty.npz", "cannot be read"),
         ("text.pth", "cannot be read|refused"), ("evil.pth", "refused|cannot be read"),
         ("objects.npz", "cannot be read"),
-        ("bomb.npz", "cannot be read|unpack"),
+        ("bomb.npz", "cannot be read|unpack"), ("whole.pth", "cannot be read as an archive"),
+        ("stretched.pth", "unpack to 16.0 GiB"), ("sparse.pth", "sparse, quantised or complex"),
+        ("complex.pth", "sparse, quantised or complex"), ("epoch.pth", "'epoch': int"), ("list.pth", "one list"),
+        (npz(folder / "huge.npz", **{"conv1.weight": filters() * 1e200}).name, "infinity, as float32"),
         (npz(folder / "nan.npz", **{"conv1.weight": nan}).name, "NaN or infinity"),
         (npz(folder / "words.npz", **{"conv1.weight": np.array(["a"])}).name, "numbers"),
         (npz(folder / "nothing.npz", bias=np.zeros(3)).name, "holds no convolution"),
@@ -272,12 +311,15 @@ def test_a_misshapen_or_extra_cornet_layer_is_named(tmp_path):
 @pytest.mark.parametrize("arguments, complaint", [
     (["--layers", "conv9"], "no layer 'conv9'"), (["-k", "conv1"], "LAYER=NUMBER"), (["-k", "conv9=3"], "conv9"),
     (["-k", "conv1=0"], "LAYER=NUMBER"), (["--components", "40"], "40 components"),
-    (["-k", "conv1=999"], "999 clusters"),
+    (["-k", "conv1=999"], "999 clusters"), (["-k", "conv1=²"], "LAYER=NUMBER"), (["-k", "fc=3"], "no convolution 'fc'"),
+    (["--layers", "fc", "--components", "2"], "Leave --components"), (["--layers", "fc", "--picture", "x.png"], "5x5"),
+    (["-o", "net.npz"], "different files"), (["-o", "x.png", "--picture", "./x.png"], "different files"),
     (["--picture", "no/such/folder.png"], "no folder"), (["-o", "."], "is a folder"), (["--picture", "x.gif"], "no .png")])
 def test_bad_options_are_a_sentence_and_leave_no_file(tmp_path, monkeypatch, arguments, complaint):
     monkeypatch.chdir(tmp_path)
-    npz(tmp_path / "net.npz", **{"conv1.weight": filters()})
+    before = npz(tmp_path / "net.npz", **{"conv1.weight": filters(), "fc.weight": np.ones((4, 5))}).read_bytes()
     result = wiring("fit", "net.npz", "-o", "out.json", *arguments)
+    assert (tmp_path / "net.npz").read_bytes() == before
     assert isinstance(result.exception, WiringError) and complaint in str(result.exception)
     assert os.listdir(tmp_path) == ["net.npz"]
 

@@ -105,6 +105,8 @@ def test_misspelt_parameters_are_a_sentence():
     Init("permute", base=Init("kaiming"), params={"within": "row"}),
     Init("sign", params={"negative": 0.9, "positive": 0.9}),
     Init("zero", base=Init("kaiming"), params={"share": 2}), Init("distribution", params={"family": "laplac"}),
+    Init("uniform", params={"bound": -1}), Init("uniform", params={"bound": float("inf")}),
+    Init("gabor-bank", params={"cycles": ()}), Init("gabor-bank", params={"widths": (0,)}),
     Init("distribution", params={"family": "beta"}), Init("distribution", params={"family": "t", "arguments": (-3,)}),
     Init("best-distribution", source="googlenet", layer="V1.conv2", params={"per": "row"})], ids=str)
 def test_impossible_parameters_are_a_sentence(init):
@@ -153,6 +155,16 @@ def test_cluster_and_normals_have_the_source_s_moments():
         weights = drawn(Init(kind, source="googlenet", layer="V2.conv2"), source.shape)
         assert weights.std() == pytest.approx(source.normal.std, rel=0.08), kind
         assert weights.mean() == pytest.approx(source.normal.mean, abs=0.08 * source.normal.std), kind
+
+
+@pytest.mark.parametrize("inputs", [1, 3, 200])
+def test_clusters_keep_their_shares_in_few_channels_and_many(inputs):
+    layer = REGISTRY.source("googlenet").load().layer("V2.conv1")
+    clusters = replace(layer.clusters, spread=np.zeros_like(layer.clusters.spread))
+    weights = REGISTRY.initializer("cluster").sample(
+        layer_rng(0, "x"), (3000, inputs, 1, 1), LayerContext(layer="x", statistics=replace(layer, clusters=clusters)))
+    shares = [(weights == center).mean() for center in clusters.centers.ravel()]
+    assert np.allclose(shares, clusters.count_mean / clusters.inputs, atol=0.03)
 
 
 def test_previous_std_gives_each_input_the_moments_of_the_kernel_that_makes_it():

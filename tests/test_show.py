@@ -78,6 +78,48 @@ def test_borrowed_and_sampled_numbers_are_counted():
     assert count(recipe(), registry).borrowed == 0
 
 
+def two_from_one_source(kind: str, **parts):
+    """Registry and recipe of two 1x1 layers of that kind, whose source is read anew each time that it is asked."""
+    def read():
+        return Statistics({name: LayerStatistics(shape=(4, 4, 1, 1), **parts) for name in ("a", "b")})
+
+    layers = tuple(Layer(path=path, kind="conv", shape=(4, 4, 1, 1)) for path in ("a", "b"))
+    architecture = Architecture(name="two", build=lambda: None, layers=layers, commitment=Commitment(
+        regions={"V1": "a"}, readout="b", logits="b"))
+    registry = replace(REGISTRY, architectures={"two": architecture}, statistics={
+        "anew": StatisticsSource(name="anew", trained=True, load=read)})
+    return registry, Recipe(name="x", architecture="two", init={path: Init(kind, source="anew") for path in ("a", "b")})
+
+
+def test_every_layer_of_a_source_is_counted_and_a_shared_one_once():
+    registry, two = two_from_one_source("layer-normal", normal=Normal(mean=0, std=1))
+    assert count(two, registry).numbers == 4
+    shared = replace(two, init={"a": two.init["a"], "b": Init("layer-normal", source="anew", layer="a")})
+    assert count(shared, registry).numbers == 2
+    assert [row.numbers for row in count(shared, registry).layers] == [2, 2]
+
+
+@pytest.mark.parametrize("kind", sorted(name for name, each in REGISTRY.initializers.items() if each.numbers))
+def test_a_source_that_lacks_what_is_counted_is_a_sentence(kind):
+    registry, recipe = two_from_one_source(kind)
+    with pytest.raises(WiringError, match=f"'{kind}' of layer a needs a source that holds"):
+        count(recipe, registry)
+
+
+def test_a_model_from_another_source_says_so():
+    result = wiring("show", "wiring-wc@googlenet")
+    assert "drawn from 'googlenet' instead" in result.output
+    from wiring_plugins.names import from_source
+    norms = replace(REGISTRY.recipe("wiring-kaiming"), batch_norm=BatchNorm(statistics="borrowed", source="googlenet"))
+    assert from_source(norms, "mine").batch_norm.source == "mine"
+
+
+def test_the_layer_of_a_source_is_shown():
+    from wiring_plugins.show import sources_in_words
+    init = Init("permute", base=Init("cluster", source="googlenet", layer="V4.conv2"))
+    assert sources_in_words(init) == "googlenet V4.conv2"
+
+
 def test_a_policy_without_a_source_or_with_one_that_has_no_norms_is_refused():
     with pytest.raises(RegistrationError, match="needs a source"):
         REGISTRY.check(replace(REGISTRY.recipe("wiring-wc"), batch_norm=BatchNorm(statistics="borrowed")))
@@ -138,6 +180,8 @@ def test_a_source_that_is_not_here_is_said_before_anything_is_printed(tmp_path, 
 @pytest.mark.parametrize("arguments, complaint", [
     (["show", "wiring-wx"], "wiring-wc"), (["show", "wiring-wc@googlenit"], "googlenet"),
     (["show", "wiring-kaiming@googlenet"], "draws from a statistics source"),
+    (["bench", "init", "wiring-wx"], "wiring-wc"), (["bench", "init", "wiring-kaiming"], "wired from clusters"),
+    (["bench", "gabor-fit", "absent.npz"], "no checkpoint"),
     (["show", "wiring-wc", "--filters", "a.jpg"], ".png"),
     (["show", "wiring-wc", "--filters", "no/folder/a.png"], "cannot be written")])
 def test_bad_requests_are_a_sentence_and_leave_no_file(tmp_path, monkeypatch, arguments, complaint):

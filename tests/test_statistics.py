@@ -7,6 +7,8 @@ import os
 import pickle
 import shutil
 from collections import OrderedDict
+from http.client import IncompleteRead
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -139,16 +141,15 @@ def test_an_altered_published_file_is_refused_and_nothing_kept(shared, own_folde
         wiring_up_vision.convert(copy)
 
 
-def test_offline_fetch_is_one_sentence_and_leaves_nothing(own_folder, monkeypatch):
-    from urllib.error import URLError
-
+@pytest.mark.parametrize("error", [URLError("no route to host"), IncompleteRead(b"no route to host")], ids=str)
+def test_offline_fetch_is_one_sentence_and_leaves_nothing(own_folder, monkeypatch, error):
     def offline(*args, **kwargs):
-        raise URLError("no route to host")
+        raise error
 
     monkeypatch.setattr("urllib.request.urlopen", offline)
     result = wiring("statistics", "fetch", "wiring-up-vision")
     assert isinstance(result.exception, DataUnavailable) and result.exception.exit_code == 3
-    assert "no route to host" in str(result.exception) and not own_folder.exists()
+    assert "cannot be reached" in str(result.exception) and not own_folder.exists()
 
 
 def test_fetched_files_are_checked_against_their_sums(own_folder, monkeypatch):
@@ -255,6 +256,22 @@ def test_names_of_shipped_sources_are_not_taken(tmp_path, own_folder):
     assert "legal name" in str(wiring("statistics", "import", tmp_path / "x.json", "--name", "../up").exception)
     assert wiring("statistics", "import", tmp_path / "x.json", "--name", "mine").exit_code == 0
     assert load_registry().source("mine").load().layer("a").clusters.inputs == 32
+    assert "reference work's own" in str(
+        wiring("statistics", "import", tmp_path / "x.json", "--name", "wiring-up-vision").exception)
+
+
+def test_a_file_is_imported_under_the_name_that_it_was_fitted_under(tmp_path, own_folder):
+    layers = {"a": LayerStatistics(shape=(8, 32, 3, 3), clusters=some_clusters())}
+    files.write(Statistics(layers, provenance={"name": "my-net"}), tmp_path / "x.json")
+    assert wiring("statistics", "import", tmp_path / "x.json").exit_code == 0
+    assert os.listdir(own_folder) == ["my-net.json"]
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path, monkeypatch):
+    files.write(Statistics({"a": LayerStatistics(shape=(8, 32, 3, 3), clusters=some_clusters())}), tmp_path / "x.json")
+    monkeypatch.setenv(files.FOLDER, str(tmp_path / "x.json" / "own"))
+    result = wiring("statistics", "import", tmp_path / "x.json", "--name", "mine")
+    assert isinstance(result.exception, WiringError) and files.FOLDER in str(result.exception)
 
 
 def test_an_unknown_layer_lists_near_names():

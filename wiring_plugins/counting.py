@@ -1,8 +1,11 @@
 """What a recipe costs: synapses, those that learn, and the numbers that everything is wired from."""
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from .build import architecture_of
 from .recipe import Init, Layer, LayerContext, Recipe
@@ -55,19 +58,21 @@ def count(recipe: Recipe, registry: Registry) -> Count:
     """Count from the tables alone: nothing is built or drawn.
 
     Raises:
-        DataUnavailable: a source of the recipe is not on this machine.
+        DataUnavailable: a source of the recipe is not on this machine. WiringError: it lacks what a layer needs.
     """
     architecture = architecture_of(recipe, registry)
-    shared: dict[tuple, tuple[int, bool]] = {}
+    load = functools.cache(lambda name: registry.source(name).load())
+    shared: dict[tuple, _Share] = {}
     rows = []
     for layer in architecture.weight_layers().values():
         needed = {}
         for init in recipe.init[layer.path].steps():
-            needed |= _numbers(init, layer, registry)
-        shared |= needed
+            needed |= _shares(init, layer, registry, load)
+        for key, share in needed.items():
+            shared[key] = max(share, shared.get(key, share), key=lambda each: each.numbers)
         rows.append(LayerCount(layer=layer, init=recipe.init[layer.path], learns=_learns(layer.path, recipe),
-                               numbers=sum(numbers for numbers, _ in needed.values()),
-                               borrowed=any(trained for _, trained in needed.values())))
+                               numbers=sum(share.numbers for share in needed.values()),
+                               borrowed=any(share.trained for share in needed.values())))
     norms = [layer for layer in architecture.layers if layer.kind == "norm"]
     channels = sum(layer.shape[0] for layer in norms)
     policy, norm_numbers, running = recipe.batch_norm, 0, 0
@@ -81,20 +86,28 @@ def count(recipe: Recipe, registry: Registry) -> Count:
     return Count(
         layers=tuple(rows), parameters=sum(sizes.values()), running_statistics=running,
         trained_parameters=sum(size for path, size in sizes.items() if _learns(path, recipe)),
-        numbers=sum(numbers for numbers, _ in shared.values()) + norm_numbers + running,
-        borrowed=sum(numbers for numbers, trained in shared.values() if trained) + trained_norms)
+        numbers=sum(share.numbers for share in shared.values()) + norm_numbers + running,
+        borrowed=sum(share.numbers for share in shared.values() if share.trained) + trained_norms)
 
 
-def _numbers(init: Init, layer: Layer, registry: Registry) -> dict[tuple, tuple[int, bool]]:
-    """(initialiser, source, the source's own object for the layer) -> numbers, and whether training made them."""
+@dataclass(frozen=True, kw_only=True)
+class _Share:
+    """What one initialiser needs of one layer's statistics, which are kept here: a lost object's id may come again."""
+
+    numbers: int
+    trained: bool
+    statistics: object
+
+
+def _shares(init: Init, layer: Layer, registry: Registry, load: Callable[[str], Any]) -> dict[tuple, _Share]:
+    """(initialiser, source, id of the source's own object for the layer) -> what it needs of that."""
     initializer = registry.initializer(init.kind)
     if init.source is None or initializer.numbers is None:
         return {}
-    source = registry.source(init.source)
-    statistics = source.load().layer(init.layer or layer.path)
-    context = LayerContext(layer=layer.path, statistics=statistics)
-    numbers = initializer.numbers(layer.shape, context, **init.params)
-    return {(init.kind, init.source, id(statistics)): (numbers, source.trained)}
+    statistics = load(init.source).layer(init.layer or layer.path)
+    numbers = initializer.numbers(layer.shape, LayerContext(layer=layer.path, statistics=statistics), **init.params)
+    return {(init.kind, init.source, id(statistics)): _Share(
+        numbers=numbers, trained=registry.source(init.source).trained, statistics=statistics)}
 
 
 def _learns(path: str, recipe: Recipe) -> bool:

@@ -50,3 +50,6 @@ class UnknownName(WiringError):
             sentences.append(f"`{listed_by}` lists them all.")
         super().__init__(" ".join(sentences))
         self.given, self.legal, self.near = given, legal, near
+
+    def __reduce__(self):
+        return WiringError, self.args  # what other processes need of it is the sentence

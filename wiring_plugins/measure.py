@@ -6,6 +6,7 @@ from typing import Annotated
 
 import numpy as np
 
+from .errors import WiringError
 from .hookspecs import hookimpl
 
 
@@ -23,6 +24,12 @@ def wiring_commands(bench):
         """Wire a model, and time it against one loop over kernels and channels."""
         from concurrent.futures import ProcessPoolExecutor
         from multiprocessing import get_context
+
+        from .names import resolve
+        from .plugins import load_registry
+        if not any(how.kind == "cluster" for how in resolve(name, load_registry()).init.values()):
+            raise WiringError(f"No layer of {name!r} is wired from clusters, so the plain loop has nothing to do. Name a "
+                              "model of which some are, such as wiring-wc.")
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
             first, best, peak, weights = fresh.submit(_ours, name, repeats).result()
             plain = fresh.submit(_plain, name, share).result() / share
@@ -41,7 +48,9 @@ def wiring_commands(bench):
         from .fitting.checkpoints import layer_weights, layout_of, read_arrays
         arrays = read_arrays(checkpoint)
         weights = layer_weights(arrays, layout_of(arrays))
-        filters = next(array for array in weights.values() if array.ndim == 4 and array.shape[1] == 3)
+        filters = next((array for array in weights.values() if array.ndim == 4 and array.shape[1] == 3), None)
+        if filters is None:
+            raise WiringError(f"{checkpoint} holds no convolution of three colours. Give that of a network of images.")
         seconds, r2 = _fit(filters)
         _, chance = _fit(np.random.RandomState(0).standard_normal(filters.shape))
         slices = filters.reshape(-1, *filters.shape[2:])

@@ -42,11 +42,14 @@ def resolve(name: str, registry: Registry) -> Recipe:
 
 def from_source(recipe: Recipe, source: str) -> Recipe:
     """The recipe named `NAME@SOURCE`, all of whose layers that draw from a source draw from `source`."""
-    if not any(step.source for init in recipe.init.values() for step in init.steps()):
+    norms = recipe.batch_norm
+    if not (norms.source or any(step.source for init in recipe.init.values() for step in init.steps())):
         raise WiringError(f"No layer of {recipe.name!r} draws from a statistics source, so '@{source}' says nothing. "
                           f"Build {recipe.name!r} itself.")
     init = {path: _with_source(item, source) for path, item in recipe.init.items()}
-    return replace(recipe, name=f"{recipe.name}@{source}", init=init, weights=WeightsRef())
+    return replace(recipe, name=f"{recipe.name}@{source}", init=init, weights=WeightsRef(),
+                   batch_norm=replace(norms, source=source if norms.source else None),
+                   doc=f"{recipe.doc}\nHere, all that is drawn from statistics is drawn from {source!r} instead.")
 
 
 def _with_source(init: Init, source: str) -> Init:

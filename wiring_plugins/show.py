@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Annotated
 
 from .columns import print_columns
+from .errors import WiringError
 from .hookspecs import hookimpl
 from .recipe import Init, Recipe
 
@@ -40,7 +41,7 @@ def describe(recipe: Recipe, counted) -> None:
     print(f"{recipe.name}: {recipe.doc}\n")
     print_columns(("layer", "shape", "synapses", "initialiser", "source", "numbers", "learns"), [
         (row.layer.path, "x".join(map(str, row.layer.shape)), f"{row.synapses:,}", in_words(row.init),
-         "+".join(step.source for step in row.init.steps() if step.source) or "-", f"{row.numbers:,}",
+         sources_in_words(row.init) or "-", f"{row.numbers:,}",
          "yes" if row.learns else "no") for row in counted.layers])
     tops = list(dict.fromkeys(row.layer.path.split(".")[0] for row in counted.layers))
     learning = {row.layer.path.split(".")[0] for row in counted.layers if row.learns}
@@ -69,6 +70,11 @@ def in_words(init: Init) -> str:
     return f"{init.kind}{f'({params})' if params else ''}{f' of {in_words(init.base)}' if init.base else ''}"
 
 
+def sources_in_words(init: Init) -> str:
+    """What an Init and its base draw from, with the source's layer where the Init names one: `googlenet V2.conv2`."""
+    return " + ".join(f"{step.source} {step.layer or ''}".strip() for step in init.steps() if step.source)
+
+
 def policy_in_words(recipe: Recipe) -> str:
     """What the recipe's normalisation layers begin with, as a phrase."""
     policy = recipe.batch_norm
@@ -86,19 +92,24 @@ def share(part: int, whole: int) -> str:
 
 def print_differences(first: Recipe, second: Recipe) -> None:
     """Print the layers that are wired differently."""
-    rows = [(path, *(f"{in_words(each)} from {each.source or 'no source'}" for each in (init, second.init[path])))
+    rows = [(path, *(f"{in_words(each)} from {sources_in_words(each) or 'no source'}"
+                     for each in (init, second.init[path])))
             for path, init in first.init.items()
             if path in second.init and init != second.init[path]]
     if rows:
         print_columns(("layer", first.name, second.name), rows)
     else:
-        print(f"{first.name} and {second.name} are wired alike.")
+        seeds = "" if first.seed == second.seed else f", under the seeds {first.seed} and {second.seed}"
+        print(f"{first.name} and {second.name} are wired alike{seeds}.")
 
 
 def first_kernels(recipe: Recipe, registry):
     """Weights of the architecture's first convolution at birth, or as trained where the recipe's weights are."""
-    path = next(layer.path for layer in registry.architecture(recipe.architecture).layers if layer.kind == "conv")
     from .build import draw_weights, wire
+    layers = registry.architecture(recipe.architecture).layers
+    path = next((layer.path for layer in layers if layer.kind == "conv"), None)
+    if path is None:
+        raise WiringError(f"{recipe.name!r} has no convolution whose kernels could be drawn. Leave --filters out.")
     if recipe.weights.kind == "generated":
         return draw_weights(recipe, registry)[path]
     return wire(recipe, registry).state_dict()[f"{path}.weight"].numpy()

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from .recipe import WeightsRef
 
+WRAPPERS = ("state_dict", "model", "model_state_dict")
+"""Keys under which training programs keep a network's weights, beside the epoch and the optimiser's state."""
+
 
 def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 (hex) of a state dict: of every tensor's name, type, shape and bytes, in the order of the names."""
@@ -28,10 +31,10 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     """The state dict in a `.safetensors` or PyTorch checkpoint file, on the CPU, without a leading `module.`.
 
     A PyTorch file is read without executing anything in it (`weights_only`); a checkpoint that keeps its weights under
-    `state_dict`, as the published CORnet-S does, is unwrapped.
+    one of :data:`WRAPPERS`, as the published CORnet-S does, is unwrapped.
 
     Raises:
-        WiringError: there is no such file. CorruptFile: the file holds no weights that can be read.
+        WiringError: there is no such file. CorruptFile: the file holds no weights that can be read, or other things.
     """
     import torch
     from safetensors import SafetensorError
@@ -45,14 +48,27 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            state = state.get("state_dict", state)
-        return {name.removeprefix("module."): tensor for name, tensor in dict(state).items()}
     except (SafetensorError, RuntimeError, EOFError, ValueError, AttributeError, TypeError, OSError) as error:
         raise CorruptFile(f"{path} cannot be read as weights ({type(error).__name__}: {error}). "
                           "It may be truncated; get it again.") from error
     except Exception as error:  # pickle.UnpicklingError: PyTorch refuses what is not plain tensors
         raise CorruptFile(f"{path} is refused: it holds more than tensors ({type(error).__name__}). Save its "
                           "state dict alone, best as .safetensors.") from error
+    return {name.removeprefix("module."): tensor for name, tensor in _tensors(state, path).items()}
+
+
+def _tensors(held: object, path: Path) -> Mapping[str, torch.Tensor]:
+    """The state dict in what a PyTorch file holds: that itself, or what it keeps under one of :data:`WRAPPERS`."""
+    import torch
+
+    advice = "Save the model's state dict alone, best as .safetensors."
+    if not isinstance(held, Mapping):
+        raise CorruptFile(f"{path} holds one {type(held).__name__}, where tensors by name belong. {advice}")
+    state = next((held[key] for key in WRAPPERS if isinstance(held.get(key), Mapping)), held)
+    for name, value in state.items():
+        if not (isinstance(name, str) and isinstance(value, torch.Tensor)):
+            raise CorruptFile(f"{path} holds {name!r}: {type(value).__name__}, where tensors by name belong. {advice}")
+    return state
 
 
 def check_file(weights: WeightsRef, name: str) -> None:

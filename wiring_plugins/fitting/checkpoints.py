@@ -63,7 +63,7 @@ def layout_of(arrays: Mapping[str, np.ndarray]) -> Layout:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of a `.safetensors`, `.pth`, `.npz` or `.npy` file by name; nothing in it is executed.
+    """Every array of a `.safetensors`, `.pth`, `.npz` or `.npy` file by name, float32; nothing in it is executed.
 
     Raises:
         WiringError: there is no such file. CorruptFile: it cannot be read, or holds or unpacks to what weights are not.
@@ -71,37 +71,57 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise WiringError(f"There is no checkpoint {path}. Give a .safetensors, .pth, .npz or .npy file.")
-    if path.suffix not in (".npz", ".npy"):
-        from ..weights_io import read_state
-        _refuse_bombs(path)
-        arrays = {name: tensor.float().numpy() for name, tensor in read_state(path).items()}
-    else:
-        try:
-            _refuse_bombs(path)
-            loaded = np.load(path, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                arrays = {path.stem: loaded}
-            else:
-                with loaded:
-                    arrays = dict(loaded)
-        except CorruptFile:
-            raise
-        except Exception as error:  # numpy and zipfile raise many things over a damaged file
-            raise CorruptFile(f"{path} cannot be read as arrays ({type(error).__name__}: {error}). It may be "
-                              "truncated, or hold Python objects, which are refused; get it again, or save arrays alone.") from error
+    arrays = _of_numpy(path) if path.suffix.lower() in (".npz", ".npy") else _of_torch(path)
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":
             raise CorruptFile(f"{path}: {name} has the type {array.dtype}, where weights are numbers.")
-        if not np.isfinite(array).all():
-            raise CorruptFile(f"{path}: {name} holds NaN or infinity. Fit a checkpoint from before the training broke.")
+        with np.errstate(over="ignore"):
+            arrays[name] = array.astype(np.float32, copy=False)
+        if not np.isfinite(arrays[name]).all():
+            raise CorruptFile(f"{path}: {name} holds NaN or infinity, as float32. Fit a checkpoint from before the "
+                              "training broke.")
     return arrays
 
 
+def _of_torch(path: Path) -> dict[str, np.ndarray]:
+    import torch
+
+    from ..weights_io import read_state
+    _refuse_bombs(path)
+    state = read_state(path)
+    _refuse_size(sum(4 * tensor.numel() for tensor in state.values()), path)  # a tensor may repeat what is stored once
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+            raise CorruptFile(f"{path}: {name} is sparse, quantised or complex. Save plain, real numbers.")
+    return {name: tensor.detach().float().numpy() for name, tensor in state.items()}
+
+
+def _of_numpy(path: Path) -> dict[str, np.ndarray]:
+    _refuse_bombs(path)
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {path.stem: loaded}
+        with loaded:
+            return dict(loaded)
+    except Exception as error:  # numpy and zipfile raise many things over a damaged file
+        raise CorruptFile(f"{path} cannot be read as arrays ({type(error).__name__}: {error}). It may be truncated, or "
+                          "hold Python objects, which are refused; get it again, or save arrays alone.") from error
+
+
 def _refuse_bombs(path: Path) -> None:
+    """Raises CorruptFile if the file, or what its zip archive says that it unpacks to, is too large."""
     size = path.stat().st_size
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            size = max(size, sum(member.file_size for member in archive.infolist()))
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                size = max(size, sum(member.file_size for member in archive.infolist()))
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise CorruptFile(f"{path} cannot be read as an archive ({error}). It may be damaged; get it again.") from error
+    _refuse_size(size, path)
+
+
+def _refuse_size(size: int, path: Path) -> None:
     if size > LARGEST:
         raise CorruptFile(f"{path} would unpack to {size / 2 ** 30:.1f} GiB; {LARGEST >> 30} GiB is the most.")
 

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 
 from ..errors import WiringError
-from ..statistics.types import Clusters
+from ..statistics.types import CLUSTERS_AT_MOST, Clusters
 from .threads import single_threaded
 
 SAMPLE = 20_000
@@ -37,8 +37,10 @@ def fit_clusters(weights: np.ndarray, *, k: int | None = None, seed: int = 0) ->
     k: this many, instead of the least number in 2..12 after which one more explains less than 3 % more of the variance.
 
     Raises:
-        WiringError: fewer different slices than clusters.
+        WiringError: fewer different slices than clusters, or more clusters than a source can hold.
     """
+    if (k or 1) > CLUSTERS_AT_MOST:
+        raise WiringError(f"{k} clusters are more than a source can hold. Ask for at most {CLUSTERS_AT_MOST}.")
     outputs, inputs, *size = weights.shape
     slices = np.ascontiguousarray(weights, dtype=np.float32).reshape(outputs * inputs, -1)
     rng = np.random.RandomState(seed)
@@ -67,8 +69,9 @@ def fit_clusters(weights: np.ndarray, *, k: int | None = None, seed: int = 0) ->
 def _grown(sample: np.ndarray, seed: int):
     """Centres of 1, 2, 3, ... clusters and the squared distance that each leaves, without end.
 
-    A cluster more begins at that of some random slices which would take most away, and Lloyd's steps follow ("fast
-    global k-means"; Likas et al. 2003, Pattern Recognition 36:451). Nothing depends on the order of sums by more than
+    A cluster more begins at that of some random slices which would take most away, or at the farthest slice if none of
+    these would take any, and Lloyd's steps follow ("fast global k-means"; Likas et al. 2003, Pattern Recognition
+    36:451). Nothing depends on the order of sums by more than
     their rounding, so that machines agree.
     """
     rng = np.random.RandomState(seed)
@@ -86,7 +89,8 @@ def _grown(sample: np.ndarray, seed: int):
         nearest = ((sample - centers[labels]) ** 2).sum(axis=1)
         candidates = sample[rng.randint(0, len(sample), CANDIDATES)].astype(np.float64)
         gains = [np.maximum(0, nearest - ((sample - candidate) ** 2).sum(axis=1)).sum() for candidate in candidates]
-        centers = np.concatenate([centers, candidates[[int(np.argmax(gains))]]])
+        best = candidates[int(np.argmax(gains))] if max(gains) > 0 else sample[nearest.argmax()]
+        centers = np.concatenate([centers, best[None]])
 
 
 def _enough(sample: np.ndarray, most: int, seed: int) -> np.ndarray:

@@ -35,13 +35,15 @@ def fit_statistics(path: Path, *, layers: tuple[str, ...] = (), k: Mapping[str, 
     Elsewhere other arithmetic units may round differently, and numbers agree to about 1e-3 of the weights' deviation.
 
     Args:
-        layers: names or patterns; those that stand for CORnet-S's areas, or else all, if empty.
+        layers: names or patterns, the network's own or CORnet-S's; if empty, those that stand for CORnet-S's areas, or
+            else all.
         k: clusters for a layer, by its own or its CORnet-S name; chosen by the criterion where none is given.
         components: of the Gabor prior; chosen by BIC if None.
         pictures: receives layer -> (filters, fits) of the layers that Gabors were fitted to.
 
     Raises:
-        WiringError: see :mod:`.checkpoints`, :mod:`.clusters` and :mod:`.mixtures`. UnknownName: no such layer.
+        WiringError: see :mod:`.checkpoints`, :mod:`.clusters` and :mod:`.mixtures`; or `components` or `pictures` are
+            asked for where no Gabors are fitted. UnknownName: no such layer.
     """
     from ..statistics.files import sha256
     from .checkpoints import CORNET, check_cornet, layer_weights, layout_of, read_arrays
@@ -56,16 +58,19 @@ def fit_statistics(path: Path, *, layers: tuple[str, ...] = (), k: Mapping[str, 
     chosen = _choose(layers, [*weights, *sorted(norms)], layout, path)
     area_of = {fitted: area for area, fitted in layout.areas.items()}
     k, fitted = dict(k or {}), {}
-    if unknown := [key for key in k if key not in weights and key not in area_of.values()]:
-        raise UnknownName("layer", unknown[0], [*weights, *area_of.values()], owner=f"{path}, for which -k asks")
+    _check_clusters_wanted(k, weights, layout, path)
+    seeing = [layer for layer in chosen if layer in weights and _sees_images(weights[layer])]
+    if (components or pictures is not None) and not seeing:
+        raise WiringError("Gabors are fitted to layers with square kernels of 5x5 or more on up to 4 channels, and none "
+                          f"of these layers of {path} is one. Leave --components and --picture out.")
     for done, layer in enumerate(chosen):
         progress(layer, done / len(chosen))
         if layer in norms:
             fitted[layer] = _fit_norm(layer, arrays, path)
-        else:
-            fitted[layer] = _fit_layer(weights[layer], k.get(layer, k.get(area_of.get(layer))), components,
-                                       lambda fits, layer=layer: (pictures if pictures is not None else {}).update(
-                                           {layer: (weights[layer], fits)}))
+            continue
+        fitted[layer], drawn = _fit_layer(weights[layer], k.get(layer, k.get(area_of.get(layer))), components)
+        if pictures is not None and drawn is not None:
+            pictures[layer] = weights[layer], drawn
     progress("done", 1.0)
     areas = {area: layer for area, layer in layout.areas.items() if layer in fitted}
     return Statistics(fitted, areas=areas, provenance=_provenance(path, layout, sha256(path), fitted, name, layers, k,
@@ -83,19 +88,35 @@ def _choose(patterns: tuple[str, ...], names: list[str], layout, path: Path) -> 
         return list(layout.areas.values())
     chosen = []
     for pattern in patterns or ("*",):
-        found = fnmatch.filter(names, layout.areas.get(pattern, pattern))
+        found = {layer for name, layer in (*zip(names, names), *layout.areas.items())
+                 if name == pattern or fnmatch.fnmatchcase(name, pattern)}.intersection(names)
         if not found:
-            raise UnknownName("layer", pattern, names, owner=str(path))
-        chosen += [name for name in found if name not in chosen]
+            raise UnknownName("layer", pattern, [*names, *layout.areas], owner=str(path))
+        chosen += [name for name in names if name in found and name not in chosen]
     return chosen
 
 
-def _fit_layer(weights: np.ndarray, k: int | None, components: int | None, keep_picture) -> LayerStatistics:
+def _check_clusters_wanted(k: Mapping[str, int], weights: Mapping[str, np.ndarray], layout, path: Path) -> None:
+    convolutions = [name for name, array in weights.items() if array.ndim == 4]
+    legal = [*convolutions, *(area for area, layer in layout.areas.items() if layer in convolutions)]
+    for name in k:
+        if name not in legal:
+            raise UnknownName("convolution", name, legal, owner=f"{path}, for which -k asks")
+
+
+def _sees_images(weights: np.ndarray) -> bool:
+    """Whether Gabors are fitted to a layer of these weights."""
+    return weights.ndim == 4 and weights.shape[1] <= 4 and weights.shape[2] == weights.shape[3] >= 5
+
+
+def _fit_layer(weights: np.ndarray, k: int | None,
+               components: int | None) -> tuple[LayerStatistics, np.ndarray | None]:
+    """All that is fitted to one layer, and its Gabor fits as pictures, if there are any."""
     from .clusters import fit_clusters
     from .gabor_fit import fit_gabors
     from .mixtures import fit_gabor_prior, fit_mixture
 
-    flat = weights.reshape(len(weights), -1).astype(np.float64)
+    flat, pictures = weights.reshape(len(weights), -1).astype(np.float64), None
     mean, std = flat.mean(axis=1).astype(np.float32), flat.std(axis=1).astype(np.float32)
     parts = dict(normal=_normal(flat), distribution=fit_distribution(flat), kernels=KernelNormals(mean=mean, std=std))
     if weights.ndim == 4:
@@ -109,14 +130,13 @@ def _fit_layer(weights: np.ndarray, k: int | None, components: int | None, keep_
         if height == width > 1:
             parts["eigenvalue"] = _normal(largest_eigenvalues(
                 _sampled(weights.reshape(-1, height, width), EIGENVALUE_SAMPLE)))
-        if height == width >= 5 and inputs <= 4:
+        if _sees_images(weights):
             fits, pictures = fit_gabors(weights)
-            keep_picture(pictures)
             parts["gabors"] = fits
             alive = fits.r2.max(axis=1) > 0
             if alive.sum() > 1 or components:
                 parts["gabor_prior"] = fit_gabor_prior(fits.table[alive], height, components=components)
-    return LayerStatistics(shape=weights.shape, **parts)
+    return LayerStatistics(shape=weights.shape, **parts), pictures
 
 
 def _sampled(items: np.ndarray, most: int) -> np.ndarray:
@@ -162,7 +182,8 @@ def _fit_norm(layer: str, arrays: Mapping[str, np.ndarray], path: Path) -> NormS
         gamma, beta, mean, var = (arrays[f"{layer}.{part}"].astype(np.float32)
                                   for part in ("weight", "bias", "running_mean", "running_var"))
     except KeyError as error:
-        raise CorruptFile(f"{path} lacks {error.args[0]}, which its normalisation {layer} needs.") from None
+        raise CorruptFile(f"{path} lacks {error.args[0]}, which its normalisation {layer} needs. Name the layers to be "
+                          "fitted with --layers, without this one.") from None
     if not gamma.shape == beta.shape == mean.shape == var.shape:
         raise CorruptFile(f"{path}: the parts of normalisation {layer} have different shapes.")
     return LayerStatistics(shape=gamma.shape, norm=NormStatistics(
@@ -195,7 +216,7 @@ def _clusters_wanted(options: list[str]) -> dict[str, int]:
             from ..architectures.cornet_s import CORNET_S
             wanted |= {path: REFERENCE_K.get(path, 2) for path, item in CORNET_S.weight_layers().items()
                        if item.kind == "conv"}
-        elif not equals or not count.isdigit() or int(count) < 1:
+        elif not equals or not count.isdecimal() or int(count) < 1:
             raise WiringError(f"{option!r} is no number of clusters. Write LAYER=NUMBER, such as V1.conv2=7, or "
                               "'reference' for those of the reference work.")
         else:
@@ -216,9 +237,11 @@ def wiring_commands(app):
                                                     "for the reference work's; may be repeated.")] = [],
         components: Annotated[int, typer.Option(help="Components of the Gabor prior; 0 for the choice by BIC.")] = 0,
         name: Annotated[str, typer.Option(help="Name of the source; that of the checkpoint if left out.")] = "",
-        picture: Annotated[Path, typer.Option(help="Also draw filters beside their Gabor fits into this .png.")] = None,
+        picture: Annotated[Path, typer.Option(help="Also draw the first fitted layer's filters beside their "
+                                                      "Gabor fits into this .png.")] = None,
     ) -> None:
         """Fit small distributions to a trained network's weights, for others to be sampled from."""
+        from rich.console import Console
         from rich.progress import Progress
 
         from ..statistics.files import write
@@ -229,8 +252,13 @@ def wiring_commands(app):
                 raise WiringError(f"There is no folder {target.parent} to write {target.name} into. Make it first.")
         if picture and picture.suffix.lower() != ".png":
             raise WiringError(f"{picture} is no .png. Pictures are written as .png files.")
-        pictures = {}
-        with Progress(transient=True) as bar:
+        paths = [path.resolve() for path in (checkpoint, output, picture) if path]
+        if len(set(paths)) < len(paths):
+            raise WiringError("Checkpoint, --output and --picture have to be different files: one would replace "
+                              "another.")
+        pictures = {} if picture else None
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("reading", total=1.0)
             statistics = fit_statistics(
                 checkpoint, layers=tuple(layers), k=_clusters_wanted(clusters), components=components or None,
@@ -242,12 +270,9 @@ def wiring_commands(app):
             print(f"{layer}: {line}")
             if found.gabors is not None:
                 r2 = found.gabors.r2[found.gabors.r2 > 0]
-                print(f"  Gabor fit: median R² {np.median(r2) if r2.size else 0:.3f} of {found.gabors.r2.size} slices, "
-                      f"{int((found.gabors.r2 == 0).sum())} of them dead")
+                print(f"  Gabor fit: median R² {np.median(r2) if r2.size else 0:.3f}, least {r2.min(initial=1):.3f}, "
+                      f"of {found.gabors.r2.size} slices, {int((found.gabors.r2 == 0).sum())} of them dead")
         print(f"{statistics.provenance['numbers']} numbers in {output}")
         if picture:
             from ..pictures import draw_pairs
-            if not pictures:
-                raise WiringError("No picture was drawn: Gabors are fitted to layers with 5x5 or larger kernels that "
-                                  "see the image, and none of these is one.")
             draw_pairs(*next(iter(pictures.values())), picture)

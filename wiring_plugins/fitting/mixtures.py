@@ -22,7 +22,8 @@ def fit_mixture(points: np.ndarray, *, components: int | None = None, diagonal: 
                 ridge: float = RIDGE, seed: int = 0) -> Mixture:
     """Fit normal mixtures to points (n, D) by expectation maximisation and keep that of the least BIC.
 
-    Dimensions are standardised for the fit, so that the ridge means the same in each. A component needs two points.
+    Dimensions are standardised for the fit, so that the ridge means the same in each; one without variance gets none. A
+    component needs two points.
 
     Args:
         components: this many, instead of the choice by BIC among 1..14.
@@ -34,15 +35,15 @@ def fit_mixture(points: np.ndarray, *, components: int | None = None, diagonal: 
 
     n = len(points)
     most = n // 2
+    if most < 1:
+        raise WiringError(f"A mixture needs two points at least, and there is {n}. Fit a layer with more filters.")
     if components is not None and not 1 <= components <= most:
         raise WiringError(f"A mixture of {components} components cannot be fitted to {n} points: each needs two. "
                           f"Ask for 1 to {most} components, or leave the choice to the BIC.")
-    if most < 1:
-        raise WiringError(f"A mixture needs two points at least, and there is {n}. Fit a layer with more filters.")
     points = np.asarray(points, dtype=np.float64)
     middle, width = points.mean(axis=0), points.std(axis=0)
-    width = np.where(width > 1e-6 * np.abs(middle).max() + 1e-12, width, 1.0)
-    standard = (points - middle) / width
+    width = np.where(width > 1e-6 * np.abs(points).max(axis=0), width, 0.0)  # a constant stays what it is
+    standard = (points - middle) / np.where(width > 0, width, 1.0)
     enough = max(1, len(np.unique(standard, axis=0)) // 2)
     best, least = None, np.inf
     for count in [components] if components else range(1, min(most, enough, MOST_COMPONENTS) + 1):

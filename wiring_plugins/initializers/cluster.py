@@ -18,8 +18,9 @@ def cluster(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerCo
     """Every input channel's slice is the centre of one of K clusters plus noise; how many of a kernel's channels are of
     which cluster varies from kernel to kernel.
 
-    Formula: n_j ~ N(mean_j, std_j) · C_in / C_in of the source, negative counts 0, scaled and rounded to add up to
-    C_in; the channels in random order; w = centre_j + N(0, spread_j). Centres are resampled to the layer's kernel size.
+    Formula: n_j ~ N(mean_j, std_j) · C_in / C_in of the source, negative counts 0, scaled to add up to C_in and rounded
+    up or down at random, so that shares are right for a single channel too; the channels in random order; w = centre_j
+    + N(0, spread_j). Centres are resampled to the layer's kernel size.
     faithful: as the reference code does, |n_j| is rounded, clusters fill the channels in order until these run out, the
     last one takes what remains, and the slices of a 1x1 layer are the bare centres.
     Source: Geiger et al. (ICLR 2022). Numbers needed: K · k² of the centres and 3 K.
@@ -52,7 +53,8 @@ def _scaled_counts(rng, clusters, outputs: int, inputs: int) -> np.ndarray:
     counts = np.maximum(counts, 0)
     counts[counts.sum(axis=1) == 0] = clusters.count_mean
     ends = np.cumsum(counts, axis=1)
-    return np.rint(ends / ends[:, -1:] * inputs).astype(np.int64)
+    ends = np.floor(ends / ends[:, -1:] * inputs + rng.random_sample((outputs, 1)))  # 2.3 is 2 or, 3 times of 10, 3
+    return np.minimum(ends, inputs).astype(np.int64)
 
 
 def _published_counts(rng, clusters, outputs: int, inputs: int) -> np.ndarray:
@@ -80,5 +82,5 @@ def _shuffled(rng, labels: np.ndarray) -> np.ndarray:
 
 @hookimpl
 def wiring_initializers():
-    return [Initializer(name="cluster", sample=cluster, numbers=numbers_of("clusters"),
+    return [Initializer(name="cluster", sample=cluster, numbers=numbers_of("clusters", "cluster"),
                         reference="Geiger et al., ICLR 2022")]

@@ -32,7 +32,7 @@ def best_distribution(rng: np.random.RandomState, shape: tuple[int, ...], contex
 
 
 def _numbers(shape: tuple[int, ...], context: LayerContext, per: str = "kernel") -> int:
-    fitted = context.statistics.distribution
+    fitted = held(context, "distribution", "best-distribution")
     return fitted.numbers() if per == "kernel" else 1 + fitted.shape.size + fitted.layer.size
 
 

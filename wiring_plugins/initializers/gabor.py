@@ -84,6 +84,9 @@ def gabor_bank(rng: np.random.RandomState, shape: tuple[int, ...], context: Laye
     """
     _, _, height, width = _conv(shape, "gabor-bank", context)
     size = max(height, width)
+    if not (cycles and widths and min(widths) > 0 and orientations >= 1 and phases >= 1):
+        raise WiringError(f"Init('gabor-bank') of {context.layer} has cycles={cycles}, orientations={orientations}, "
+                          f"widths={widths}, phases={phases}. Each needs one or more, and widths are above 0.")
     combinations = itertools.product(cycles, np.arange(orientations) * np.pi / orientations, widths,
                                      np.arange(phases) * np.pi / phases)
     bank = np.array([(f / size, theta, sigma * size, sigma * size, phi, 0, 0, 1)
@@ -121,17 +124,19 @@ def _finish(kernels: np.ndarray, shape: tuple[int, ...], zero_mean: bool) -> np.
 
 
 def _numbers_of_ranges(shape: tuple[int, ...], context: LayerContext, **params) -> int:
-    return (2 * PER_COLOUR + 2 * len(GABOR_FIELDS)) * context.statistics.gabors.table.shape[1]
+    return (2 * PER_COLOUR + 2 * len(GABOR_FIELDS)) * held(context, "gabors", "gabor-independent").table.shape[1]
 
 
 @hookimpl
 def wiring_initializers():
     reference = "Geiger et al., ICLR 2022"
     return [
-        Initializer(name="gabor", sample=gabor, numbers=numbers_of("gabor_prior"), reference=reference),
+        Initializer(name="gabor", sample=gabor, numbers=numbers_of("gabor_prior", "gabor"), reference=reference),
         Initializer(name="gabor-independent", sample=gabor_independent, numbers=_numbers_of_ranges,
                     reference=reference),
-        Initializer(name="gabor-fitted", sample=gabor_fitted, numbers=numbers_of("gabors"), reference=reference),
-        Initializer(name="gabor-shuffled", sample=gabor_shuffled, numbers=numbers_of("gabors"), reference=reference),
+        Initializer(name="gabor-fitted", sample=gabor_fitted, numbers=numbers_of("gabors", "gabor-fitted"),
+                    reference=reference),
+        Initializer(name="gabor-shuffled", sample=gabor_shuffled, numbers=numbers_of("gabors", "gabor-shuffled"),
+                    reference=reference),
         Initializer(name="gabor-bank", sample=gabor_bank, reference=reference),
     ]

@@ -19,8 +19,8 @@ def held(context: LayerContext, part: str, kind: str):
     return found
 
 
-def numbers_of(part: str):
+def numbers_of(part: str, kind: str):
     """An initialiser's `numbers` function where it needs all of the source's `part` and nothing else."""
     def numbers(shape: tuple[int, ...], context: LayerContext, **params) -> int:
-        return getattr(context.statistics, part).numbers()
+        return held(context, part, kind).numbers()
     return numbers

@@ -48,6 +48,8 @@ def _normal(rng, shape: tuple[int, ...], mean: np.ndarray, std: np.ndarray) -> n
 def wiring_initializers():
     reference = "Geiger et al., ICLR 2022"
     return [
-        Initializer(name="kernel-normal", sample=kernel_normal, numbers=numbers_of("kernels"), reference=reference),
-        Initializer(name="layer-normal", sample=layer_normal, numbers=numbers_of("normal"), reference=reference),
+        Initializer(name="kernel-normal", sample=kernel_normal, numbers=numbers_of("kernels", "kernel-normal"),
+                    reference=reference),
+        Initializer(name="layer-normal", sample=layer_normal, numbers=numbers_of("normal", "layer-normal"),
+                    reference=reference),
     ]

@@ -53,6 +53,7 @@ def _square(pixels: int, context: LayerContext) -> tuple[int, int]:
 @hookimpl
 def wiring_initializers():
     reference = "Geiger et al., ICLR 2022"
-    return [Initializer(name="slice-mixture", sample=slice_mixture, numbers=numbers_of("slices"), reference=reference),
-            Initializer(name="kernel-mixture", sample=kernel_mixture, numbers=numbers_of("whole_kernels"),
-                        reference=reference)]
+    return [Initializer(name="slice-mixture", sample=slice_mixture, numbers=numbers_of("slices", "slice-mixture"),
+                        reference=reference),
+            Initializer(name="kernel-mixture", sample=kernel_mixture,
+                        numbers=numbers_of("whole_kernels", "kernel-mixture"), reference=reference)]

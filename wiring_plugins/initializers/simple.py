@@ -20,6 +20,8 @@ def uniform(rng: np.random.RandomState, shape: tuple[int, ...], context: LayerCo
     Source: Geiger et al. (ICLR 2022), "uniform". Numbers needed: none of a source.
     """
     bound = math.sqrt(3) * std(shape) if bound is None else bound
+    if not 0 <= bound < math.inf:
+        raise WiringError(f"Init('uniform') of {context.layer} has bound={bound!r}. It is a number of 0 or more.")
     return rng.uniform(-bound, bound, shape).astype(np.float32)
 
 
@@ -75,4 +77,5 @@ def wiring_initializers():
     return [Initializer(name="uniform", sample=uniform, reference=reference),
             Initializer(name="constant", sample=constant, reference=reference),
             Initializer(name="sign", sample=sign, reference=reference),
-            Initializer(name="eigenvalue", sample=eigenvalue, numbers=lambda shape, context: 2, reference=reference)]
+            Initializer(name="eigenvalue", sample=eigenvalue, reference=reference,
+                        numbers=lambda shape, context: _eigenvalues(context).numbers())]

@@ -9,7 +9,7 @@ from ..errors import DataUnavailable, WiringError
 from ..hookspecs import hookimpl
 from ..recipe import StatisticsSource
 from . import wiring_up_vision
-from .files import read, user_folder, write
+from .files import FOLDER, read, user_folder, write
 
 SHIPPED = {"googlenet": "our own fit to BVLC GoogLeNet (trained on ImageNet): Gabor prior of its 7x7 layer, clusters, "
                         "mixtures and normals of the layers that stand for CORnet-S's areas"}
@@ -83,7 +83,8 @@ def wiring_commands(app):
         from ..columns import print_columns
         from ..plugins import load_registry
         from .types import Statistics
-        loaded = read(Path(source)) if Path(source).suffix == ".json" else load_registry().source(source).load()
+        is_file = Path(source).suffix == ".json" or Path(source).is_file()
+        loaded = read(Path(source)) if is_file else load_registry().source(source).load()
         if not isinstance(loaded, Statistics):
             numbers = {name: part.numbers() for name, part in vars(loaded).items() if hasattr(part, "numbers")}
             print("\n".join(f"{name}: {count} numbers, for any layer" for name, count in numbers.items()))
@@ -101,7 +102,8 @@ def wiring_commands(app):
     def import_(
         path: Annotated[Path, typer.Argument(help="The reference work's folder `pretrained`, or a file made by "
                                                   "`wiring fit`.")],
-        name: Annotated[str, typer.Option(help="Name of the new source, for a file; its own name if left out.")] = "",
+        name: Annotated[str, typer.Option(help="Name of the new source, for a file; that which `wiring fit` gave it "
+                                         "if left out.")] = "",
     ) -> None:
         """Keep a copy of foreign statistics, so that recipes can name them as their source."""
         if path.is_dir():
@@ -109,7 +111,8 @@ def wiring_commands(app):
                 raise WiringError(f"A folder is imported as {wiring_up_vision.NAME!r}. Leave --name out.")
             _store(wiring_up_vision.convert(path), wiring_up_vision.NAME)
         elif path.exists():
-            _store(read(path), name or path.stem)
+            statistics = read(path)
+            _store(statistics, name or statistics.name)
         else:
             raise WiringError(f"There is no file or folder {path}. Give the reference work's folder `pretrained`, or a "
                               "file made by `wiring fit`.")
@@ -132,7 +135,12 @@ def _store(statistics, name: str) -> None:
                           "single hyphens; give one with --name.")
     if name in SHIPPED or name == "v1-physiology":
         raise WiringError(f"The source {name!r} ships with the program and is not replaced. Give another --name.")
+    if name == wiring_up_vision.NAME and statistics.provenance.get("sha256") != wiring_up_vision.SHA256:
+        raise WiringError(f"The source {name!r} is the reference work's own, and this is another. Give another --name.")
     folder = user_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WiringError(f"The folder {folder} cannot be made: {error.strerror}. Name another in ${FOLDER}.") from error
     write(dataclasses.replace(statistics, provenance={**statistics.provenance, "name": name}), folder / f"{name}.json")
     print(f"{name}: {len(statistics.layers)} layers, kept in {folder / f'{name}.json'}.")

@@ -19,6 +19,9 @@ GABOR_FIELDS = ("frequency", "orientation", "sigma_x", "sigma_y", "phase", "x", 
 PER_COLOUR = 10
 """Numbers of one colour in a prior's vector: f, sin 2θ, cos 2θ, σx, σy, sin φ, cos φ, x, y, scale."""
 
+CLUSTERS_AT_MOST = 256
+"""Clusters of a layer; their numbers are shuffled as single bytes."""
+
 
 def _require(condition: bool, what: str) -> None:
     if not condition:
@@ -72,7 +75,8 @@ class Clusters:
 
     def __post_init__(self):
         k = len(self.centers)
-        _require(self.centers.ndim == 3 and k > 0 and self.inputs > 0, f"centres of shape {self.centers.shape}")
+        _require(self.centers.ndim == 3 and 0 < k <= CLUSTERS_AT_MOST and self.inputs > 0,
+                 f"centres of shape {self.centers.shape}")
         for name in ("count_mean", "count_std", "spread"):
             values = getattr(self, name)
             _require(values.shape == (k,) and (values >= 0).all(), f"{name} {values.tolist()} for {k} clusters")

@@ -113,13 +113,13 @@ def fetch(folder: Path, *, timeout: float = 30.0) -> None:
     Raises:
         DataUnavailable: the network or the repository cannot be reached.
     """
-    from urllib.error import URLError
+    from http.client import HTTPException
     from urllib.request import urlopen
     for name in SHA256:
         try:
             with urlopen(URL + name, timeout=timeout) as answer:
                 content = answer.read(1 << 20)
-        except (URLError, OSError, ValueError) as error:
+        except (OSError, HTTPException) as error:
             raise DataUnavailable(
                 f"{URL}{name} cannot be reached ({getattr(error, 'reason', error)}). Nothing was stored. Try again with "
                 "a network, or copy the repository's folder `pretrained` here and type "

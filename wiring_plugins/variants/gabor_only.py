@@ -11,7 +11,7 @@ GABOR_ONLY = replace(
     KAIMING, name="wiring-gabor-only", trainable=("decoder",), init={**KAIMING.init, "V1.conv1": GABOR},
     doc="""V1.conv1 drawn from a Gabor prior that was fitted to a trained GoogLeNet, the rest Kaiming normal: what the
     clusters add is the difference from wiring-wc.""",
-    reference="Geiger et al., ICLR 2022 (Gabor-only control), fitted to another network",
+    reference="Geiger et al., ICLR 2022 (Gabor-only control)",
 )
 
 

@@ -13,7 +13,7 @@ KERNEL_NORMAL = replace(
     init={**WC.init, **{path: Init("kernel-normal", source=SOURCE) for path in CONVOLUTIONS}, "V1.conv1": GABOR},
     doc="""V1.conv1 drawn from a Gabor prior; in the other convolutions every kernel is normal, with a mean and standard
     deviation that a trained GoogLeNet's kernels have.""",
-    reference='Geiger et al., ICLR 2022 ("Kernel normal"), fitted to another network',
+    reference='Geiger et al., ICLR 2022 ("Kernel normal")',
 )
 
 

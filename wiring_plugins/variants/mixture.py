@@ -16,7 +16,7 @@ MIXTURE = replace(
     init={**KERNEL_NORMAL.init, **{path: Init("slice-mixture", source=SOURCE) for path in THREE_BY_THREE}},
     doc="""V1.conv1 drawn from a Gabor prior, the 3x3 slices from mixtures of normal distributions, and the kernels of
     the 1x1 convolutions from one normal distribution each; all fitted to a trained GoogLeNet.""",
-    reference='Geiger et al., ICLR 2022 ("Mixture gaussian"), fitted to another network',
+    reference='Geiger et al., ICLR 2022 ("Mixture gaussian")',
 )
 
 

@@ -12,7 +12,7 @@ NO_GABOR = replace(
     WC, name="wiring-no-gabor", init={**WC.init, "V1.conv1": Init("cluster", source=SOURCE)},
     doc="""All 17 convolutions, the first too, from clusters of kernel slices of a trained GoogLeNet: what the Gabor
     prior adds is the difference from wiring-wc.""",
-    reference="Geiger et al., ICLR 2022 (all-cluster control), fitted to another network",
+    reference="Geiger et al., ICLR 2022 (all-cluster control)",
 )
 
 

@@ -20,7 +20,7 @@ WC = replace(
     doc="""Weight compression, at birth: V1.conv1 drawn from a Gabor prior, the other 16 convolutions from clusters of
     kernel slices, both fitted to a trained GoogLeNet. BatchNorm is calibrated without labels. The decoder may
     learn.""",
-    reference='Geiger et al., ICLR 2022 ("WC"), fitted to another network',
+    reference='Geiger et al., ICLR 2022 ("WC")',
 )
 
 
