@@ -216,11 +216,14 @@ def test_a_file_reads_back_to_the_same_bits(own_folder):
     (lambda plain: plain["layers"]["a"]["clusters"]["spread"].__setitem__(0, float("nan")), "NaN"),
     (lambda plain: plain["layers"]["a"]["clusters"]["spread"].__setitem__(0, 1e300), "finite"),
     (lambda plain: plain["layers"]["a"].update(surprise=1), "surprise"),
+    (lambda plain: plain["layers"]["a"].update(shape=[8, 32, 5, 5]), "another number of dimensions"),
     (lambda plain: plain["layers"].update(a=[]), "no statistics file"),
     (lambda plain: plain.pop("areas"), "areas"),
 ])
 def test_a_spoilt_file_is_refused_in_a_sentence(tmp_path, spoil, complaint):
-    statistics = Statistics({"a": LayerStatistics(shape=(8, 32, 3, 3), clusters=some_clusters())})
+    slices = Mixture(weights=np.ones(1, np.float32), means=np.zeros((1, 9), np.float32),
+                     cholesky=np.ones((1, 9), np.float32))
+    statistics = Statistics({"a": LayerStatistics(shape=(8, 32, 3, 3), clusters=some_clusters(), slices=slices)})
     plain = json.loads(files.encode(statistics))
     spoil(plain)
     (tmp_path / "x.json").write_text(json.dumps(plain))

@@ -161,8 +161,11 @@ def fit_distribution(kernels: np.ndarray) -> Distribution:
     from scipy import stats
 
     mean, std = kernels.mean(axis=1), kernels.std(axis=1)
-    standard = ((kernels - mean[:, None]) / np.where(std > 0, std, 1)[:, None]).ravel()
-    standard = np.sort(standard)[np.linspace(0, standard.size - 1, min(standard.size, 5000)).astype(int)]
+    standard = kernels - mean[:, None]
+    standard /= np.where(std > 0, std, 1)[:, None]  # in place, as layers can be large
+    standard = standard.reshape(-1)
+    standard.sort()
+    standard = standard[np.linspace(0, standard.size - 1, min(standard.size, 5000)).astype(int)]
     best, most = ("norm", (), 0.0, 1.0), -math.inf
     for family in FAMILIES if standard.std() > 0 else ():
         *shape, location, scale = getattr(stats, family).fit(standard)

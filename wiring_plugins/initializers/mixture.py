@@ -20,7 +20,7 @@ def slice_mixture(rng: np.random.RandomState, shape: tuple[int, ...], context: L
     mixture = held(context, "slices", "slice-mixture")
     outputs, inputs = shape[:2]
     weights = np.empty((outputs, inputs, math.prod(shape[2:])), dtype=np.float32)
-    size = _square(mixture.means.shape[1], context)
+    size = context.statistics.shape[2:] or (1, 1)
     rows = max(1, (1 << 16) // inputs)
     for start in range(0, outputs, rows):
         block = weights[start:start + rows]
@@ -43,11 +43,6 @@ def kernel_mixture(rng: np.random.RandomState, shape: tuple[int, ...], context: 
     kernels = mixture.sample(rng, outputs).reshape(outputs, source_inputs, *(size or (1, 1)))
     kernels = resize(kernels, *(shape[2:] or (1, 1)))[:, np.arange(inputs) % source_inputs]
     return np.ascontiguousarray(kernels, dtype=np.float32).reshape(shape)
-
-
-def _square(pixels: int, context: LayerContext) -> tuple[int, int]:
-    size = context.statistics.shape[2:]
-    return size if math.prod(size) == pixels and size else (1, pixels)
 
 
 @hookimpl

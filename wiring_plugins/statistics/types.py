@@ -5,6 +5,7 @@ All arrays are float32: that is the precision at which the numbers of a source a
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 
@@ -139,7 +140,8 @@ class GaborFits:
         _require(self.table.ndim == 3 and self.table.shape[2] == len(GABOR_FIELDS)
                  and (self.r2 is None or self.r2.shape == self.table.shape[:2]),
                  f"Gabor fits of shape {self.table.shape}")
-        _require(self.table.shape[0] > 0 and (self.table[:, :, 2:4] > 0).all(), "a Gabor whose envelope has no width")
+        _require(self.table.shape[0] > 0 and self.size > 0 and (self.table[:, :, 2:4] > 0).all(),
+                 "a Gabor whose envelope has no width")
 
     def numbers(self) -> int:
         return self.table.size
@@ -165,6 +167,7 @@ class GaborMixture:
         _require(self.mixture.means.shape[1] == PER_COLOUR * colours
                  and self.low.shape == self.high.shape == (colours, len(GABOR_FIELDS))
                  and (self.low <= self.high).all(), "a Gabor prior whose bounds do not fit its mixture")
+        _require(self.size > 0 and (self.low[:, 2:4] > 0).all(), "a Gabor prior of envelopes without width")
 
     def numbers(self) -> int:
         return self.mixture.numbers() + self.low.size + self.high.size
@@ -267,6 +270,12 @@ class LayerStatistics:
     gabors: GaborFits | None = None
     gabor_prior: GaborMixture | None = None
     norm: NormStatistics | None = None
+
+    def __post_init__(self):
+        for name, axes in (("slices", self.shape[2:]), ("whole_kernels", self.shape[1:])):
+            mixture = getattr(self, name)
+            _require(mixture is None or mixture.means.shape[1] == math.prod(axes),
+                     f"a mixture of {name} in another number of dimensions than the layer's shape {self.shape} has")
 
     def parts(self) -> dict[str, object]:
         """What the source holds for this layer, by field name."""
