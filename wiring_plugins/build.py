@@ -17,7 +17,6 @@ from .normalisation import norm_state
 from .recipe import Architecture, Initializer, Layer, LayerContext, Recipe
 from .registry import Registry
 from .seeding import layer_rng
-from .weights_io import check_file, load_weights
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +57,7 @@ def wire(recipe: Recipe, registry: Registry) -> torch.nn.Module:
         model = architecture.build()
     model = model.to_empty(device="cpu")
     if recipe.weights.kind == "full":
+        from .weights_io import check_file, load_weights
         check_file(recipe.weights, recipe.name)
         return load_weights(model, recipe.weights.file).eval()
     state = model.state_dict()

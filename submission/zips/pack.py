@@ -25,7 +25,7 @@ from .vendor import EVERYTHING, CannotCarry, Carried, vendor
 
 CARRIED = "wiring_submission.zips.carried"
 OWN = ("wiring_plugins", "wiring_submission")
-NEVER_REACHED = ("wiring_plugins.delta", "wiring_plugins.plugins")
+NEVER_REACHED = ("wiring_plugins.delta", "wiring_plugins.weights_io", "wiring_plugins.plugins")
 """What wiring a model imports for trained weights, which a submission keeps in its own file, and for plugins."""
 
 PLATFORM_PROVIDES = frozenset({"numpy", "torch", "torchvision", "scipy", "sklearn", "pandas", "xarray", "PIL", "psutil",
