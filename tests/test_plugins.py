@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pluggy
 import pytest
-from wiring_plugins import (Init, RegistrationError, Registry, UnknownName, hookimpl, load_host, load_registry, plugins)
+import tiny
+from wiring_plugins import (BatchNorm, CorruptFile, Init, RegistrationError, Registry, UnknownName, WeightsRef, WiringError,
+                            build_model, hookimpl, load_host, load_registry, plugins)
 from wiring_plugins.testing import check_initializer
 from wiring_plugins.variants.kaiming import KAIMING
 
@@ -55,17 +57,88 @@ def test_one_name_registered_twice_names_both_plugins():
     ({"init": {"V1.conv1": Init("kaiming")}}, "says nothing of"),
     ({"architecture": "cornet"}, "'cornet-s'"),
     ({"name": "Wiring_X"}, "no legal model name"),
+    ({"batch_norm": BatchNorm(statistics="calibratd")}, "batch_norm.statistics is 'calibratd'.*'calibrated'"),
+    ({"batch_norm": BatchNorm(images=0)}, "0 images"),
+    ({"init": {**KAIMING.init, "V1.conv1": "gabor"}}, r"init\['V1.conv1'\] is 'gabor', and has to be of type Init"),
+    ({"trainable": ("V2", 3)}, r"trainable\[1\] is 3"),
+    ({"seed": "1"}, "seed is '1', and has to be of type int"),
+    ({"weights": WeightsRef(kind="full")}, "need a file"),
+    ({"commitment": {"regions": {}}}, "commitment is .*Commitment"),
 ])
 def test_a_mistake_in_a_recipe_is_refused_with_near_names(changes, text):
     with pytest.raises(RegistrationError, match=text):
         load_registry(host_with(mine=recipes(replace(KAIMING, **{"name": "mine", **changes}))))
 
 
-def test_a_failing_hook_names_its_plugin():
-    def wiring_recipes():
-        raise ZeroDivisionError("oh")
-    with pytest.raises(RegistrationError, match="'mine' fails in wiring_recipes: ZeroDivisionError: oh"):
-        load_registry(host_with(mine=plugin(wiring_recipes=wiring_recipes)))
+def fails(*_):
+    raise ZeroDivisionError("oh")
+
+
+def gives_then_fails():
+    yield replace(KAIMING, name="mine")
+    fails()
+
+
+@pytest.mark.parametrize("name, hook, text", [
+    ("wiring_recipes", lambda: fails(), "fails in wiring_recipes: ZeroDivisionError: oh"),
+    ("wiring_recipes", gives_then_fails, "fails in wiring_recipes: ZeroDivisionError: oh"),
+    ("wiring_recipes", lambda: None, "returns None from wiring_recipes, which has to return a list of Recipe"),
+    ("wiring_recipes", lambda: {"mine": KAIMING}, "returns 'mine' from wiring_recipes"),
+    ("wiring_initializers", lambda: Init("kaiming"), "fails in wiring_initializers: TypeError"),
+    ("wiring_locate_weights", lambda recipe: fails(), "fails in wiring_locate_weights: ZeroDivisionError: oh"),
+    ("wiring_locate_weights", lambda recipe: "x.safetensors", "weights is 'x.safetensors'.*WeightsRef"),
+    ("wiring_locate_weights", lambda recipe: WeightsRef(kind="Delta", file="x"), "'Delta'.*'generated' or 'delta'"),
+    ("wiring_locate_weights", lambda recipe: WeightsRef(kind="delta"), "need a file"),
+])
+def test_what_a_hook_does_wrong_is_a_sentence_that_names_its_plugin(name, hook, text, monkeypatch):
+    monkeypatch.setenv(plugins.BLOCK, "another")
+    with pytest.raises(RegistrationError, match=f"'mine' {text}|'mine' .*{text}") as caught:
+        load_registry(host_with(mine=plugin(**{name: hook})))
+    assert f"Set {plugins.BLOCK}=another,mine to go on without it." in str(caught.value)
+
+
+def test_a_plugin_whose_commands_fail_leaves_the_other_commands():
+    host = host_with(mine=plugin(wiring_commands=lambda app: fails()))
+    with pytest.warns(plugins.PluginWarning, match="'mine' fails in wiring_commands: ZeroDivisionError: oh"):
+        app = commands_of(host)
+    assert {"models", "show"} <= {command.callback.__name__ for command in app.registered_commands}
+
+
+def test_one_command_added_twice_names_both_plugins():
+    host = host_with(mine=plugin(wiring_commands=lambda app: app.command("models")(print)))
+    with pytest.raises(RegistrationError, match="'wiring_plugins.look' and 'mine' both add the command `wiring models`"):
+        commands_of(host)
+
+
+def commands_of(host):
+    import typer
+    app, bench = typer.Typer(), typer.Typer()
+    plugins.add_commands(host, app, bench)
+    return app
+
+
+def with_weights(**fields):
+    def wiring_locate_weights(recipe):
+        return WeightsRef(**fields) if recipe.name == "tiny-all" else None
+    return load_registry(host_with(tiny=tiny, mine=plugin(wiring_locate_weights=wiring_locate_weights)))
+
+
+def test_a_plugin_gives_a_recipe_the_weights_of_a_checkpoint(tmp_path):
+    import torch
+    file = tmp_path / "checkpoint.pth"
+    torch.save({"state_dict": {f"module.{name}": torch.full_like(tensor, 2)
+                               for name, tensor in tiny.build().state_dict().items()}}, file)
+    trained = build_model("tiny-all", registry=with_weights(kind="full", file=str(file)))
+    assert all((tensor == 2).all() for tensor in trained.state_dict().values())
+    with pytest.raises(CorruptFile, match="has SHA-256 .*tiny-all@birth"):
+        build_model("tiny-all", registry=with_weights(kind="full", file=str(file), sha256="0"))
+
+
+@pytest.mark.parametrize("kind", ["full", "delta"])
+def test_weights_that_are_not_there_are_named_with_their_source(kind):
+    registry = with_weights(kind=kind, file="/nowhere/x.safetensors", url="https://example.org/x")
+    with pytest.raises(WiringError, match="no weights file /nowhere/x.safetensors. Get it from https://example.org/x"):
+        build_model("tiny-all", registry=registry)
 
 
 @pytest.fixture
@@ -82,12 +155,14 @@ def installed(tmp_path, monkeypatch):
     return install
 
 
-def test_a_plugin_that_cannot_be_imported_is_reported_and_left_out(installed):
-    installed(broken_plugin="import a_module_that_does_not_exist")
+@pytest.mark.parametrize("source, text", [
+    ("import a_module_that_does_not_exist", "a_module_that_does_not_exist"), ("raise SystemExit(3)", "SystemExit: 3")])
+def test_a_plugin_that_cannot_be_imported_is_reported_and_left_out(installed, source, text):
+    installed(broken_plugin=source)
     with pytest.warns(plugins.PluginWarning, match="broken_plugin"):
         host = load_host()
     info, = [info for info in host.plugins if info.name == "broken_plugin"]
-    assert "a_module_that_does_not_exist" in info.error
+    assert text in info.error
     assert "wiring-kaiming" in load_registry(host).recipes
 
 
@@ -142,6 +217,15 @@ def test_the_plugin_in_the_readme_works():
     registry = load_registry(host_with(readme=module))
     check_initializer(registry.initializer("example-signs"))
     assert registry.recipe("example-signs").init["V1.conv1"].kind == "example-signs"
+
+
+def test_the_architecture_in_the_documentation_is_built():
+    text = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text()
+    source, = [block.partition("```")[0] for block in text.split("```python\n")[1:] if "wiring_architectures" in block]
+    module = types.ModuleType("from_the_documentation")
+    exec(source, module.__dict__)
+    model = build_model("example-alexnet-gabor", registry=load_registry(host_with(page=module)))
+    assert model.features[0].weight.shape == (64, 3, 11, 11)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,18 @@
 """Recipes, seeds, the Gabor prior, and batch-normalisation statistics at birth."""
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wiring_plugins import (BatchNorm, Commitment, FrozenMapping, Init, LayerContext, Recipe, WeightsRef, build_model,
-                            fingerprint, from_plain, layer_rng, noise_images, to_plain)
+from wiring_plugins import (BatchNorm, Commitment, FrozenMapping, Init, Initializer, Layer, LayerContext, Recipe, Registry,
+                            WeightsRef, WiringError, build_model, fingerprint, from_plain, layer_rng, load_registry,
+                            noise_images, to_plain, wire)
 from wiring_plugins.gabors import GaborParameters, render
 from wiring_plugins.initializers.gabor import gabor
 from wiring_plugins.statistics import v1_physiology
@@ -143,3 +148,68 @@ def test_frozen_mappings_cannot_be_changed():
     with pytest.raises(TypeError):
         mapping["a"] = 2
     assert {**mapping, "b": 2} == {"a": 1, "b": 2}
+
+
+def with_architecture(build=tiny.build, layers=tiny.TINY.layers, **commitment) -> Registry:
+    architecture = replace(tiny.TINY, build=build, layers=layers, commitment=replace(tiny.TINY.commitment, **commitment))
+    return replace(load_registry(), architectures={"tiny": architecture})
+
+
+def build_with_constant():
+    model = tiny.build()
+    model.register_buffer("constant", torch.arange(3.0))
+    return model
+
+
+def build_with_parameter():
+    model = tiny.build()
+    model.register_parameter("position", torch.nn.Parameter(torch.zeros(3)))
+    return model
+
+
+def test_an_architecture_keeps_the_constants_in_its_buffers():
+    state = torch.random.get_rng_state()
+    model = wire(tiny.recipe("x"), with_architecture(build_with_constant))
+    assert model.constant.tolist() == [0, 1, 2] and model.V1.norm.running_mean.isfinite().all()
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_an_architecture_may_normalise_without_running_statistics():
+    def build():
+        model = tiny.build()
+        model.IT.norm = torch.nn.GroupNorm(3, 12)
+        return model
+    assert torch.equal(wire(tiny.recipe("x"), with_architecture(build)).IT.norm.weight, torch.ones(12))
+
+
+@pytest.mark.parametrize("changes, text", [
+    ({"build": build_with_parameter}, "gives position the shape of nothing, and its module (3,)"),
+    ({"layers": tiny.TINY.layers[1:]}, "gives V1.conv.weight the shape of nothing, and its module (8, 3, 3, 3)"),
+    ({"layers": (*tiny.TINY.layers, Layer(path="V2.conv", kind="conv", shape=(8, 8, 1, 1)))}, "module none"),
+    ({"regions": {"V1": "V1.relu"}}, "no module 'V1.relu' in tiny (V1 of its commitment). Did you mean"),
+    ({"logits": "decoder.linaer"}, "no module 'decoder.linaer' in tiny (logits of its commitment). Did you mean 'decoder.linear'"),
+])
+def test_an_architecture_that_is_not_as_described_is_refused(changes, text):
+    registry = with_architecture(**changes)
+    init = {path: Init("kaiming") for path in registry.architecture("tiny").weight_layers()}
+    with pytest.raises(WiringError, match=re.escape(text)):
+        wire(replace(tiny.recipe("x"), init=init), registry)
+
+
+def test_class_scores_may_come_from_any_module_but_only_a_linear_layer_is_made_anew():
+    registry = with_architecture(logits="IT.nonlin")
+    assert wire(tiny.recipe("x"), registry)(torch.zeros(2, 3, 32, 32)).shape == (2, 1000)
+    with pytest.raises(WiringError, match="'x' cannot have 10 classes.*'IT.nonlin'"):
+        wire(replace(tiny.recipe("x"), classes=10), registry)
+
+
+@pytest.mark.parametrize("sample, text", [
+    (lambda rng, shape, context: 1 / 0, "'odd' fails for layer V1.conv .*ZeroDivisionError"),
+    (lambda rng, shape, context: [1.0], "gave float64 weights of shape .1,. for layer V1.conv"),
+    (lambda rng, shape: np.zeros(shape), "of V1.conv cannot take its params"),
+])
+def test_an_initialiser_that_fails_is_named_with_its_layer(sample, text):
+    registry = replace(with_architecture(), initializers={**load_registry().initializers,
+                                                          "odd": Initializer(name="odd", sample=sample)})
+    with pytest.raises(WiringError, match=text):
+        wire(replace(tiny.recipe("x"), init={**tiny.INIT, "V1.conv": Init("odd")}), registry)

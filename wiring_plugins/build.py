@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .calibration import calibrate
-from .errors import WiringError
+from .errors import UnknownName, WiringError
 from .names import resolve
 from .normalisation import norm_state
-from .recipe import Architecture, Initializer, Layer, LayerContext, Recipe
+from .recipe import Architecture, Commitment, Initializer, Layer, LayerContext, Recipe
 from .registry import Registry
 from .seeding import layer_rng
 
@@ -46,20 +46,15 @@ def wire(recipe: Recipe, registry: Registry) -> torch.nn.Module:
 
     Raises:
         CorruptFile: the recipe has trained weights that are not those it was registered with, or no longer fit it.
+        WiringError: an initialiser fails, or the architecture's table or commitment is not that of its module.
     """
-    if recipe.weights.kind == "delta":
+    if recipe.weights.kind != "generated":
         from .delta import build_trained
         return build_trained(recipe, registry)
     import torch
 
-    architecture = architecture_of(recipe, registry)
-    with torch.device("meta"):  # no memory and no time for default weights that are replaced at once
-        model = architecture.build()
-    model = model.to_empty(device="cpu")
-    if recipe.weights.kind == "full":
-        from .weights_io import check_file, load_weights
-        check_file(recipe.weights, recipe.name)
-        return load_weights(model, recipe.weights.file).eval()
+    architecture, commitment = architecture_of(recipe, registry), registry.commitment(recipe)
+    model = bare_module(architecture, commitment)
     state = model.state_dict()
     for path, weights in draw_weights(recipe, registry).items():
         state[f"{path}.weight"] = torch.from_numpy(weights)
@@ -67,20 +62,64 @@ def wire(recipe: Recipe, registry: Registry) -> torch.nn.Module:
         if layer.kind != "norm" and layer.bias:
             state[f"{layer.path}.bias"] = torch.zeros(layer.shape[0])
     for path, parts in norm_state(recipe, architecture, registry).items():
-        state[f"{path}.num_batches_tracked"] = torch.tensor(0)
-        state |= {f"{path}.{name}": torch.from_numpy(values) for name, values in parts.items()}
+        parts = {"num_batches_tracked": np.array(0), **parts}
+        state |= {f"{path}.{name}": torch.from_numpy(values) for name, values in parts.items()
+                  if f"{path}.{name}" in state}
     model.load_state_dict(state, assign=True)
     model.requires_grad_(True).eval()
     if recipe.batch_norm.statistics == "calibrated":
-        calibrate(model, registry.commitment(recipe), images=recipe.batch_norm.images, seed=recipe.seed)
+        calibrate(model, commitment, images=recipe.batch_norm.images, seed=recipe.seed)
     return model
 
 
+def bare_module(architecture: Architecture, commitment: Commitment) -> torch.nn.Module:
+    """The architecture's module on the CPU, its weights still to come. Constants in its buffers are as `build` makes them.
+
+    Raises:
+        UnknownName: the commitment names a module that is not there. WiringError: the layer table is not the module's.
+    """
+    import torch
+
+    with torch.device("meta"):  # no memory and no time for default weights that are replaced at once
+        model = architecture.build()
+    modules = [name for name, _ in model.named_modules()]
+    for part, path in {**commitment.regions, "readout": commitment.readout, "logits": commitment.logits}.items():
+        if path not in modules:
+            raise UnknownName("module", path, modules, owner=f"{architecture.name} ({part} of its commitment)")
+    _check_table(architecture, model)
+    norms = {layer.path for layer in architecture.layers if layer.kind == "norm"}
+    if all(name.rpartition(".")[0] in norms for name, _ in model.named_buffers()):
+        return model.to_empty(device="cpu")
+    with torch.random.fork_rng(devices=[]):
+        return architecture.build()
+
+
+def _check_table(architecture: Architecture, model: torch.nn.Module) -> None:
+    told = {f"{layer.path}.{part}": shape for layer in architecture.layers
+            for part, shape in (("weight", layer.shape), ("bias", layer.shape[:1]))[:1 + layer.bias]}
+    there = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for name in [*told, *there]:
+        if told.get(name) != there.get(name):
+            raise WiringError(f"The layer table of architecture {architecture.name!r} gives {name} the shape "
+                              f"{told.get(name, 'of nothing')}, and its module {there.get(name, 'none')}. Every parameter "
+                              "has to be the weight or the bias of a Layer with its path, shape and bias.")
+
+
 def architecture_of(recipe: Recipe, registry: Registry) -> Architecture:
-    """The recipe's architecture, with as many class scores as the recipe asks for."""
+    """The recipe's architecture, with as many class scores as the recipe asks for.
+
+    Raises:
+        WiringError: the recipe asks for a number, and the layer of the class scores is not a linear one.
+    """
     architecture = registry.architecture(recipe.architecture)
+    if recipe.classes is None:
+        return architecture
     logits = registry.commitment(recipe).logits
-    if recipe.classes in (None, architecture.weight_layers()[logits].shape[0]):
+    head = architecture.weight_layers().get(logits)
+    if head is None or head.kind != "linear":
+        raise WiringError(f"{recipe.name!r} cannot have {recipe.classes} classes: its commitment names {logits!r} for the "
+                          f"class scores, which is no linear layer of {architecture.name!r} and cannot be made anew.")
+    if recipe.classes == head.shape[0]:
         return architecture
 
     def build() -> torch.nn.Module:
@@ -135,14 +174,22 @@ def _sampled(initializer: Initializer, rng, layer: Layer, context: LayerContext,
                           f"is none before {layer.path}. Give it to a later layer.")
     try:
         weights = initializer.sample(rng, layer.shape, context, **params)
-    except TypeError as error:
-        try:
-            inspect.signature(initializer.sample).bind(rng, layer.shape, context, **params)
-        except TypeError as mismatch:
+    except (WiringError, MemoryError):
+        raise
+    except Exception as error:
+        if mismatch := _signature_mismatch(initializer, rng, layer.shape, context, **params):
             raise WiringError(f"Init({initializer.name!r}) of {layer.path} cannot take its params {dict(params)}: "
                               f"{mismatch}. See docs/initialisers.md.") from error
-        raise
-    return _checked(weights, layer, initializer.name)
+        raise WiringError(f"Initialiser {initializer.name!r} fails for layer {layer.path} of shape {layer.shape}: "
+                          f"{type(error).__name__}: {error}. Set WIRING_DEBUG=1 to see where.") from error
+    return _checked(np.asarray(weights), layer, initializer.name)
+
+
+def _signature_mismatch(initializer: Initializer, *arguments, **params) -> TypeError | None:
+    try:
+        inspect.signature(initializer.sample).bind(*arguments, **params)
+    except TypeError as mismatch:
+        return mismatch
 
 
 def _checked(weights: np.ndarray, layer, kind: str) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from functools import cache
 
 from .errors import WiringError
 
@@ -29,13 +30,12 @@ def make_app():
     """The Typer app with every plugin's sub-commands."""
     import typer
 
-    from .plugins import load_host
+    from .plugins import add_commands, load_host
 
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                       help="Models of the visual system that are wired instead of trained.")
     bench = typer.Typer(no_args_is_help=True, help="Measure speed and memory, side by side with the plain way.")
-    host = load_host()
-    host.manager.hook.wiring_commands(app=app, bench=bench)
+    add_commands(load_host(), app, bench)
     app.add_typer(bench, name="bench")
     return app
 
@@ -43,4 +43,9 @@ def make_app():
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     from .plugins import PluginWarning
     if issubclass(category, PluginWarning):
-        print(f"Warning: {message}", file=sys.stderr)
+        _print_warning(str(message))
+
+
+@cache  # plugins are loaded for the commands and again for the registry
+def _print_warning(text: str) -> None:
+    print(f"Warning: {text}", file=sys.stderr)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .build import wire
+from .build import architecture_of, bare_module, wire
 from .errors import CorruptFile, WiringError
 from .files import replacing
 from .recipe import BatchNorm, FrozenMapping, Recipe, WeightsRef, from_plain, to_plain
 from .registry import Registry
-from .weights_io import check_file, fingerprint
+from .weights_io import check_file, fingerprint, load_weights
 
 if TYPE_CHECKING:
     import torch
@@ -172,14 +172,16 @@ def build_delta(delta: Delta, registry: Registry, *, name: str = "these weights"
 
 
 def build_trained(recipe: Recipe, registry: Registry) -> torch.nn.Module:
-    """The model of a recipe whose `weights` name a delta file.
+    """The model, in evaluation mode, of a recipe whose `weights` name a file.
 
     Raises:
         CorruptFile: the file is not the one that was registered, or of a recipe that is wired otherwise.
     """
-    file = recipe.weights.file
-    delta = read_delta(file)
     check_file(recipe.weights, recipe.name)
+    file = recipe.weights.file
+    if recipe.weights.kind == "full":
+        return load_weights(bare_module(architecture_of(recipe, registry), registry.commitment(recipe)), file).eval()
+    delta = read_delta(file)
     unlike = [field for field in ("architecture", "init", "seed")
               if getattr(recipe, field) != getattr(delta.recipe, field)]
     if unlike:

@@ -1,8 +1,8 @@
 """The hooks that a plugin may implement: specifications only.
 
 A hook returns what it offers; nothing is called for its side effects except :func:`wiring_commands` and
-:func:`wiring_event`. Mark an
-implementation with ``@wiring_plugins.hookimpl`` and announce its module in the entry-point group ``wiring_plugins``.
+:func:`wiring_event`. Mark an implementation with ``@wiring_plugins.hookimpl`` and announce its module in the entry-point
+group ``wiring_plugins``.
 """
 from __future__ import annotations
 

@@ -8,17 +8,23 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from . import hookspecs
-from .errors import RegistrationError, UnknownName
+from .errors import RegistrationError, UnknownName, WiringError
 from .hookspecs import PROJECT
-from .recipe import FrozenMapping, Recipe
-from .registry import Registry
+from .recipe import Architecture, FrozenMapping, Initializer, Recipe, StatisticsSource
+from .registry import Registry, check_weights
+
+if TYPE_CHECKING:
+    import typer
 
 BLOCK, TRACE = "WIRING_PLUGINS_BLOCK", "WIRING_PLUGINS_TRACE"
 
@@ -64,7 +70,7 @@ class PluginWarning(UserWarning):
 
 @dataclass(frozen=True, kw_only=True)
 class PluginInfo:
-    """One plugin as `wiring plugins` lists it. error: why it was left out, or None."""
+    """One plugin as `wiring plugins` lists it. error: why it was left out or has no effect, or None."""
 
     name: str
     version: str
@@ -90,8 +96,8 @@ def load_host() -> Host:
     """
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
-    for name in filter(None, os.environ.get(BLOCK, "").split(",")):
-        manager.set_blocked(name.strip())
+    for name in _blocked():
+        manager.set_blocked(name)
     if os.environ.get(TRACE, "").lower() not in ("", "0", "false", "no"):
         manager.trace.root.setwriter(lambda text: sys.stderr.write(text))
         manager.enable_tracing()
@@ -108,27 +114,63 @@ def load_registry(host: Host | None = None) -> Registry:
         RegistrationError: two plugins register one name, or a recipe names something that does not exist.
     """
     manager = (host or load_host()).manager
-    recipes = _collect(manager, "wiring_recipes", "model")
-    registry = Registry(
-        architectures=_collect(manager, "wiring_architectures", "architecture"),
-        initializers=_collect(manager, "wiring_initializers", "initialiser"),
-        statistics=_collect(manager, "wiring_statistics", "statistics source"),
-        recipes={name: _with_weights(recipe, manager) for name, recipe in recipes.items()},
-    )
-    for recipe in registry.recipes.values():
+    offered = {
+        "architectures": _collect(manager, "wiring_architectures", Architecture, "architecture"),
+        "initializers": _collect(manager, "wiring_initializers", Initializer, "initialiser"),
+        "statistics": _collect(manager, "wiring_statistics", StatisticsSource, "statistics source"),
+        "recipes": _collect(manager, "wiring_recipes", Recipe, "model"),
+    }
+    registry = Registry(**{field: FrozenMapping({name: item for name, (_, item) in offers.items()})
+                           for field, offers in offered.items()})
+    for name, (plugin, recipe) in offered["recipes"].items():
         try:
             registry.check(recipe)
-        except UnknownName as error:
-            raise RegistrationError(f"Recipe {recipe.name!r} cannot be used. {error}") from None
-    return registry
+        except WiringError as error:
+            raise RegistrationError(f"Recipe {name!r} of plugin {plugin!r} cannot be used. {error} "
+                                    f"{_to_go_on_without(plugin)}") from None
+    return replace(registry, recipes=FrozenMapping({name: _with_weights(recipe, manager)
+                                                    for name, recipe in registry.recipes.items()}))
+
+
+def add_commands(host: Host, app: typer.Typer, bench: typer.Typer) -> None:
+    """Let every plugin add its commands. A plugin that fails in this adds none further, with a :class:`PluginWarning`.
+
+    Raises:
+        RegistrationError: two plugins add a command of one name.
+    """
+    owners: dict[tuple[str, str], str] = {}
+    for implementation in host.manager.hook.wiring_commands.get_hookimpls():
+        plugin = implementation.plugin_name
+        try:
+            with _guarded("wiring_commands", plugin):
+                _call(host.manager, "wiring_commands", implementation, app=app, bench=bench)
+        except RegistrationError as error:
+            warnings.warn(str(error), PluginWarning, 2)
+        for parent, added in (("wiring", app), ("wiring bench", bench)):
+            names = _command_names(added)
+            for name in set(names):
+                owner = owners.setdefault((parent, name), plugin)
+                if names.count(name) > 1:
+                    raise RegistrationError(f"Plugins {owner!r} and {plugin!r} both add the command `{parent} {name}`. "
+                                            f"Rename one. {_to_go_on_without(plugin)}")
+
+
+def _command_names(app: typer.Typer) -> list[str]:
+    commands = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands]
+    return commands + [group.name for group in app.registered_groups]
 
 
 def _with_weights(recipe: Recipe, manager: pluggy.PluginManager) -> Recipe:
     """The recipe with the trained weights that a plugin has for it, if one has."""
     if recipe.weights.kind != "generated":
         return recipe
-    weights = manager.hook.wiring_locate_weights(recipe=recipe)
-    return recipe if weights is None else replace(recipe, weights=weights)
+    for implementation in reversed(manager.hook.wiring_locate_weights.get_hookimpls()):
+        with _guarded("wiring_locate_weights", implementation.plugin_name):
+            weights = _call(manager, "wiring_locate_weights", implementation, recipe=recipe)
+            if weights is not None:
+                check_weights(weights)
+                return replace(recipe, weights=weights)
+    return recipe
 
 
 def _register_built_in(manager: pluggy.PluginManager, module: str) -> PluginInfo:
@@ -146,12 +188,12 @@ def _register(manager: pluggy.PluginManager, name: str, version: str, load) -> P
     try:
         plugin = load()
         manager.register(plugin, name=name)
-    except Exception as error:  # a stranger's plugin may fail in any way, and must not take the program down
-        reason = f"{type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:  # a stranger's plugin may fail in any way, and must not take the program down
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         warnings.warn(f"Plugin {name!r} ({version}) could not be loaded and is left out. {reason}", PluginWarning, 2)
         return PluginInfo(name=name, version=version, error=reason)
     hooks = tuple(sorted(caller.name for caller in manager.get_hookcallers(plugin) or ()))
-    return PluginInfo(name=name, version=version, hooks=hooks)
+    return PluginInfo(name=name, version=version, hooks=hooks, error=None if hooks else "no function is marked @hookimpl")
 
 
 def _refuse_unknown_hooks(manager: pluggy.PluginManager) -> None:
@@ -162,29 +204,47 @@ def _refuse_unknown_hooks(manager: pluggy.PluginManager) -> None:
         specified = {hook for hook in vars(hookspecs) if hook.startswith("wiring_")}
         unknown = [hook for hook in vars(manager.hook) if not hook.startswith("_") and hook not in specified]
         reason = UnknownName("hook", unknown[0], specified) if unknown else error
-        raise RegistrationError(f"Plugin {name!r} cannot be used. {reason} "
-                                f"Set {BLOCK}={name} to go on without it.") from None
+        raise RegistrationError(f"Plugin {name!r} cannot be used. {reason} {_to_go_on_without(name)}") from None
 
 
-def _collect(manager: pluggy.PluginManager, hook: str, kind: str) -> FrozenMapping:
-    """name -> item over all plugins that implement `hook`; a name that two of them register is an error."""
-    items, owners = {}, {}
+def _collect(manager: pluggy.PluginManager, hook: str, kind: type, noun: str) -> dict[str, tuple[str, Any]]:
+    """name -> (plugin, item) over all plugins that implement `hook`; a name that two of them register is an error."""
+    found: dict[str, tuple[str, Any]] = {}
     for implementation in getattr(manager.hook, hook).get_hookimpls():
         plugin = implementation.plugin_name
-        for item in _call(manager, hook, implementation):
-            if item.name in items:
-                raise RegistrationError(f"Plugins {owners[item.name]!r} and {plugin!r} both register the {kind} "
-                                        f"{item.name!r}. Rename one, or set {BLOCK}={plugin} to go on without it.")
-            items[item.name], owners[item.name] = item, plugin
-    return FrozenMapping(items)
+        with _guarded(hook, plugin):
+            returned = _call(manager, hook, implementation)
+            items = [item for offered in returned for item in offered]
+        for item in items if returned else [None]:
+            if not isinstance(item, kind):
+                raise RegistrationError(f"Plugin {plugin!r} returns {item!r} from {hook}, which has to return a list of "
+                                        f"{kind.__name__} objects. {_to_go_on_without(plugin)}")
+            if item.name in found:
+                raise RegistrationError(f"Plugins {found[item.name][0]!r} and {plugin!r} both register the {noun} "
+                                        f"{item.name!r}. Rename one. {_to_go_on_without(plugin)}")
+            found[item.name] = plugin, item
+    return found
 
 
-def _call(manager: pluggy.PluginManager, hook: str, implementation: pluggy.HookImpl) -> list:
-    """What one plugin's implementation of `hook` returns. The call goes through pluggy, so that a trace shows it."""
+def _call(manager: pluggy.PluginManager, hook: str, implementation: pluggy.HookImpl, **arguments) -> Any:
+    """Call one plugin's implementation of `hook`, through pluggy, so that a trace shows it."""
     others = [plugin for plugin in manager.get_plugins() if plugin is not implementation.plugin]
+    return manager.subset_hook_caller(hook, remove_plugins=others)(**arguments)
+
+
+@contextmanager
+def _guarded(hook: str, plugin: str) -> Iterator[None]:
+    """Whatever a plugin's hook raises becomes a sentence that names the plugin."""
     try:
-        return list(manager.subset_hook_caller(hook, remove_plugins=others)()[0])
+        yield
     except Exception as error:
-        raise RegistrationError(
-            f"Plugin {implementation.plugin_name!r} fails in {hook}: {type(error).__name__}: {error} "
-            f"Set {BLOCK}={implementation.plugin_name} to go on without it.") from error
+        reason = error if isinstance(error, WiringError) else f"{type(error).__name__}: {error}."
+        raise RegistrationError(f"Plugin {plugin!r} fails in {hook}: {reason} {_to_go_on_without(plugin)}") from error
+
+
+def _blocked() -> list[str]:
+    return [name.strip() for name in os.environ.get(BLOCK, "").split(",") if name.strip()]
+
+
+def _to_go_on_without(plugin: str) -> str:
+    return f"Set {BLOCK}={','.join([*_blocked(), plugin])} to go on without it."

@@ -128,6 +128,7 @@ class WeightsRef:
 
     kind: `generated` from recipe and seed; `delta`, generated but for what a delta weights file holds; `full`, all
         read from a checkpoint (.safetensors or .pth). sha256: of the file, compared when it is given.
+    url: where people get the file; nothing is downloaded.
     """
 
     kind: Literal["generated", "delta", "full"] = "generated"
@@ -181,7 +182,12 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """How to make a bare `torch.nn.Module` (`build`, no arguments), the table of its layers, and its commitment."""
+    """How to make a bare `torch.nn.Module` (`build`, no arguments), the table of its layers, and its commitment.
+
+    build: is also called on PyTorch's `meta` device, where tensors have no values.
+    layers: every parameter of the module is the weight or the bias of one of them, in the order of the forward pass.
+        Constants belong into buffers.
+    """
 
     name: str
     build: Callable[[], torch.nn.Module]

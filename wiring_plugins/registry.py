@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import RegistrationError, UnknownName
-from .recipe import Architecture, Commitment, FrozenMapping, Initializer, Recipe, StatisticsSource
+from .misfit import misfit
+from .recipe import (Architecture, Commitment, FrozenMapping, Initializer, Recipe, StatisticsSource, WeightsRef)
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -37,7 +38,9 @@ class Registry:
         return recipe.commitment or self.architecture(recipe.architecture).commitment
 
     def check(self, recipe: Recipe) -> None:
-        """Raise :class:`RegistrationError` or :class:`UnknownName` unless every name in the recipe exists."""
+        """Raise :class:`RegistrationError` or :class:`UnknownName` unless every part of the recipe is of its type and
+        every name in it exists."""
+        _require_type(recipe, Recipe, "recipe")
         if not NAME.fullmatch(recipe.name):
             raise RegistrationError(f"{recipe.name!r} is no legal model name. A name is lower-case words and numbers "
                                     "joined by single hyphens, such as 'wiring-gabor-frozen'.")
@@ -54,6 +57,8 @@ class Registry:
         if missing := [path for path in wired if path not in recipe.init]:
             raise RegistrationError(f"The init of {owner} says nothing of {', '.join(missing)}. "
                                     "Every convolution and linear layer needs an Init.")
+        if recipe.batch_norm.images < 1:
+            raise RegistrationError(f"The batch_norm of {owner} has {recipe.batch_norm.images} images, and needs 1 or more.")
         if recipe.batch_norm.draws and recipe.batch_norm.source is None:
             raise RegistrationError(f"The batch_norm of {owner} is {recipe.batch_norm.statistics} and "
                                     f"{recipe.batch_norm.affine} and needs a source that holds normalisation layers.")
@@ -63,6 +68,20 @@ class Registry:
         for path in recipe.trainable:
             if path not in paths:
                 raise UnknownName("module", path, paths, owner=f"{architecture.name} (trainable of {owner})")
+        check_weights(recipe.weights)
+
+
+def check_weights(weights: WeightsRef) -> None:
+    """Raise :class:`RegistrationError` unless it says where weights are. Whether the file is there is not looked at."""
+    _require_type(weights, WeightsRef, "weights")
+    if weights.kind != "generated" and weights.file is None:
+        raise RegistrationError(f"Weights of kind {weights.kind!r} need a file: "
+                                f"WeightsRef(kind={weights.kind!r}, file=...).")
+
+
+def _require_type(value, kind: type, name: str) -> None:
+    if problem := misfit(value, kind, name):
+        raise RegistrationError(problem)
 
 
 def _look_up(kind: str, name: str, items: Mapping, *, listed_by: str = "", owner: str = ""):

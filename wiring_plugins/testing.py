@@ -39,8 +39,8 @@ def check_initializer(initializer: Initializer, *, context: LayerContext | None 
         before = _global_states()
         first, again, other = (initializer.sample(layer_rng(seed, "test"), shape, context, **params) for seed in (0, 0, 1))
         _require(_global_states() == before, f"Initialiser {name!r} uses a global random state. Draw from `rng` alone.")
-        _require(first.shape == shape and first.dtype == np.float32,
-                 f"Initialiser {name!r} gives {first.dtype} {first.shape} where float32 {shape} is asked for.")
+        found = f"{first.dtype} {first.shape}" if isinstance(first, np.ndarray) else f"a {type(first).__name__}"
+        _require(found == f"float32 {shape}", f"Initialiser {name!r} gives {found} where float32 {shape} is asked for.")
         _require(bool(np.isfinite(first).all()), f"Initialiser {name!r} gives NaN or infinity for shape {shape}.")
         _require(np.array_equal(first, again), f"Initialiser {name!r} gives other weights for the same seed.")
         _require(not np.array_equal(first, other) or np.unique(first).size == 1,

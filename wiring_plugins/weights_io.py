@@ -79,7 +79,9 @@ def check_file(weights: WeightsRef, name: str) -> None:
     """
     path = Path(weights.file)
     if not path.is_file():
-        raise WiringError(f"There is no weights file {path}. Type {name.partition('@')[0]}@birth for the model without it.")
+        source = f"Get it from {weights.url}, or type" if weights.url else "Type"
+        raise WiringError(f"There is no weights file {path}. {source} {name.partition('@')[0]}@birth for the model "
+                          "without it.")
     if weights.sha256 is None:
         return
     with open(path, "rb") as file:
