@@ -47,7 +47,8 @@ setup(
     ],
     extras_require={
         "test": ["pytest", "hypothesis"],
-        "train": ["torchcodec>=0.16"],  # decodes twice as fast as Pillow; needs torch 2.11
+        # torchcodec decodes twice as fast as Pillow and needs torch 2.11; nvidia-ml-py tells what energy a GPU has used
+        "train": ["torchcodec>=0.16", "nvidia-ml-py"],
         "slurm": ["submitit"],
         "tensorboard": ["tensorboard"],
     },

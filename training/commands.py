@@ -112,9 +112,10 @@ def export(
     from .checkpoint import export as write
     write(run, out, step=step)
     facts = read_metadata(out)
+    place = out if out.parent.name or out.is_absolute() or out.suffix == ".safetensors" else f"./{out}"
     typer.echo(f"{out}: {facts['recipe']['name']}, {out.stat().st_size / 1e6:.2f} MB, "
                f"{facts['recipe']['classes']} classes, {facts['facts']['ledger']['images']:,} images seen. "
-               f"Score it with: brainscore score --model {facts['recipe']['name']}@{out}")
+               f"Score it with: brainscore score --model {facts['recipe']['name']}@{place}")
 
 
 def add_data_commands(app: typer.Typer) -> None:

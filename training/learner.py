@@ -182,7 +182,7 @@ class Learner:
         if self.condition.epochs is None and self.plateau.converged:
             self.reason = "converged"
         elif self.epoch >= self.condition.max_epochs:
-            self.reason = f"{self.epoch} epochs"
+            self.reason = f"{self.epoch} epoch{'s' * (self.epoch != 1)}"
         return event
 
     def leave_group(self) -> None:

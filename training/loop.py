@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wiring_plugins import (Recipe, Registry, WeightsRef, WiringError, build_delta, is_delta, load_host, load_registry,
-                            read_delta, read_state)
+from wiring_plugins import (NotEnoughMemory, Recipe, Registry, WeightsRef, WiringError, build_delta, is_delta, load_host,
+                            load_registry, read_delta, read_state)
 
 from .checkpoint import Run
 from .condition import Condition, Hardware
@@ -73,8 +73,9 @@ def train(recipes: Sequence[str | Recipe], *, data: str, out: str | Path, condit
                 from .features import cache
                 loaders = cache(learners, loaders, condition)
             stopped = stack.enter_context(_stop_on_signal())
-            _run(learners, *loaders, condition, hardware, group, stopped, _announcer(host, group, report),
-                 save_only=save_only)
+            with _enough_memory(condition):
+                _run(learners, *loaders, condition, hardware, group, stopped, _announcer(host, group, report),
+                     save_only=save_only)
             results = [Result(learner.run.folder, learner.recipe, learner.reason or ("birth only" if save_only else ""),
                            learner.counted, learner.top1) for learner in learners]
             group.gather(None)  # no process leaves while another still listens to it
@@ -233,6 +234,18 @@ def _announcer(host, group: Group, report: Report):
         host.manager.hook.wiring_event(run=learner.run.folder, event=event)
         report(event)
     return announce
+
+
+@contextmanager
+def _enough_memory(condition: Condition):
+    """Turn the device's refusal to give more memory into a sentence."""
+    import torch
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise NotEnoughMemory(f"A batch of {condition.batch_size} images of {condition.image_size} pixels does not fit into "
+                              f"the device's memory ({str(error).splitlines()[0]}). What was saved is kept. Go on "
+                              "with --resume --hold no or on more GPUs, or begin again with a smaller --batch-size.") from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,25 @@ def submit(text: str, out: Path, function: Callable, arguments: Mapping[str, Any
         name="wiring", nodes=order["nodes"], tasks_per_node=processes, gpus_per_node=order["gpus"],
         cpus_per_task=order["cpus"], timeout_min=60 * order["hours"],
         **{f"slurm_{key}": order[key] for key in ("partition", "account") if order[key]})
-    return executor.submit(_in_job, function, dict(arguments)).job_id
+    return executor.submit(_Job(function, dict(arguments))).job_id
 
 
-def _in_job(function: Callable, arguments: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class _Job:
     """One process of the job. A job that was requeued goes on where it was saved."""
-    import submitit
-    job = submitit.JobEnvironment()
-    if job.num_tasks > 1:
-        submitit.helpers.TorchDistributedEnvironment().export()
-    begun = (Path(arguments["out"]) / "run.json").exists() or any(Path(arguments["out"]).glob("*/run.json"))
-    function(**{**arguments, "resume": arguments["resume"] or begun})
+
+    function: Callable
+    arguments: dict[str, Any]
+
+    def __call__(self) -> None:
+        import submitit
+        if submitit.JobEnvironment().num_tasks > 1:
+            submitit.helpers.TorchDistributedEnvironment().export()
+        out = Path(self.arguments["out"])
+        begun = (out / "run.json").exists() or any(out.glob("*/run.json"))
+        self.function(**{**self.arguments, "resume": self.arguments["resume"] or begun})
+
+    def checkpoint(self):
+        """Called by submitit shortly before the job's time is over: what to submit in its place."""
+        from submitit.helpers import DelayedSubmission
+        return DelayedSubmission(self)
