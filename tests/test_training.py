@@ -28,7 +28,7 @@ from wiring_training.average import MovingAverage
 from wiring_training.checkpoint import Run, read_checkpoint
 from wiring_training.data import PackedImages, choose, open_data
 from wiring_training.learner import Diverged, Learner, freeze, trained_names
-from wiring_training.pack import pack, verify
+from wiring_training.pack import _part, pack, verify
 from wiring_training.prune import synflow
 from wiring_training.schedule import Plateau
 
@@ -267,6 +267,14 @@ def test_packing_shrinks_and_its_damage_is_noticed(tree, tmp_path):
     (folder / "images.bin").write_bytes(data[:-1])
     with pytest.raises(CorruptFile, match="differ in length"):
         open_data(str(folder), "train")
+    left = tmp_path / ".again.part" / "train"  # by a process that was killed
+    left.mkdir(parents=True)
+    (left / "images.bin").write_bytes(b"half")
+    with _part(tmp_path / "again"), pytest.raises(WiringError, match="Another process is packing"):
+        assert not left.exists()
+        pack({"train": open_data(str(tree), "train")}, tmp_path / "again", short_side=32)
+    pack({"train": open_data(str(tree), "train")}, tmp_path / "again", short_side=32)
+    assert {path.name for path in tmp_path.iterdir()} == {"tree", "pack", "again"}
     for data, folder, side, message in ((tree, "pack", 32, "exists"), (tree, "new", 0, "at least 16"),
                                         ("synthetic:9:3", "new", 32, "no image files")):
         with pytest.raises(WiringError, match=message):

@@ -129,13 +129,14 @@ class _Bench:
     def _learner(self, recipe, classes: int, *, fp32: bool = False):
         from pathlib import Path
 
-        from wiring_plugins import BatchNorm, WeightsRef
+        from wiring_plugins import WeightsRef
 
         from .checkpoint import Run
         from .learner import Learner
         compiled = not fp32 and (self.hardware.compile == "yes"
                                  or self.hardware.compile == "auto" and self.group.device.type == "cuda")
-        born = replace(recipe, classes=classes, weights=WeightsRef(), batch_norm=BatchNorm(statistics="unit"))
+        born = replace(recipe, classes=classes, weights=WeightsRef(),
+                       batch_norm=replace(recipe.batch_norm, statistics="unit", affine="unit"))
         condition = replace(self.condition, lr=1e-3)  # speed does not depend on it, and nothing may overflow
         hardware = replace(self.hardware, precision="fp32") if fp32 else self.hardware
         return Learner(born, self.registry, condition, hardware, self.group, Run(Path("bench")), facts={},

@@ -58,7 +58,7 @@ class Run:
             self.lock.close()
             raise WiringError(f"Another process is training in {self.folder}. Wait for it, or give another folder "
                               "with -o.") from error
-        for leftover in [*self.folder.glob(".*.part"), *self.checkpoints.glob(".*")]:  # safetensors has temporary files too
+        for leftover in [*self.folder.glob(".*.part"), *self.checkpoints.glob(".*")]:  # .tmp* are those of safetensors
             leftover.unlink()
         return self
 

@@ -98,8 +98,9 @@ def _image_files(folder: Path) -> list[Path]:
     def refuse(error: OSError):
         raise error
 
-    return sorted(path for place, _, names in os.walk(folder, onerror=refuse) for path in (Path(place, name) for name in names)
-                  if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file())
+    paths = (Path(place, name) for place, _, names in os.walk(folder, onerror=refuse) for name in names)
+    return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+                  and path.is_file())
 
 
 class TarImages(ImageSet):

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     import torch
 
 DENSE_BF16 = {"B200": 2250e12, "GH200": 989e12, "H200 NVL": 836e12, "H200": 989e12, "H100 PCIe": 756e12,
-              "H100 NVL": 836e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A40": 150e12, "4090": 165e12, "3090": 71e12}
+              "H100 NVL": 836e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A40": 150e12, "4090": 165e12,
+              "3090": 71e12}
 """Operations a second of dense bf16 matrix products, by words of the device's name; the first that fits counts (NVIDIA's
 data sheets)."""
 

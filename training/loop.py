@@ -184,7 +184,7 @@ def _learners(recipes, loaders, condition, hardware, group, registry, out, stack
     origin = None if start is None else load_start(start, registry)
     compiled = _compiles(condition.max_epochs * len(loaders[0]), hardware, group)
     if len({recipe.name for recipe in recipes}) < len(recipes):
-        raise WiringError("A recipe is named twice. Give each once; seeds have recipes of their own, such as NAME-seed42.")
+        raise WiringError("A recipe is named twice. Give each once; seeds have recipes of their own: NAME-seed42.")
     learners = []
     for recipe in recipes:
         recipe = replace(recipe, classes=len(images.classes), weights=WeightsRef())
@@ -243,9 +243,10 @@ def _enough_memory(condition: Condition):
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise NotEnoughMemory(f"A batch of {condition.batch_size} images of {condition.image_size} pixels does not fit into "
-                              f"the device's memory ({str(error).splitlines()[0]}). What was saved is kept. Go on "
-                              "with --resume --hold no or on more GPUs, or begin again with a smaller --batch-size.") from error
+        raise NotEnoughMemory(
+            f"A batch of {condition.batch_size} images of {condition.image_size} pixels does not fit into the device's "
+            f"memory ({str(error).splitlines()[0]}). What was saved is kept. Go on with --resume --hold no or on more "
+            "GPUs, or begin again with a smaller --batch-size.") from error
 
 
 @contextmanager

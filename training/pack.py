@@ -1,13 +1,15 @@
 """`wiring data pack`: an image tree as one file that is read by memory mapping."""
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,20 +38,39 @@ def pack(sets: Mapping[str, ImageSet], folder: Path, *, short_side: int | None, 
         raise WiringError(f"{folder} exists. Give the name of a folder that does not.")
     if short_side is not None and short_side < 16:
         raise WiringError(f"--short-side has to be at least 16, or 'original'; it was {short_side}.")
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     skipped: list[str] = []
     try:
-        for split, images in sets.items():
-            if len(images):
-                (part / split).mkdir(parents=True)
-                _write(images, part / split, short_side, quality, skipped, max_corrupt)
-        os.replace(part, folder)
+        with _part(folder) as part:
+            for split, images in sets.items():
+                if len(images):
+                    (part / split).mkdir()
+                    _write(images, part / split, short_side, quality, skipped, max_corrupt)
+            os.replace(part, folder)
         return skipped
     except OSError as error:
         raise WiringError(f"{folder} cannot be written: {error.strerror}. Give a folder on a disk "
                           "with room.") from error
+
+
+@contextmanager
+def _part(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder` that only this process uses and that is gone afterwards; one that a killed process
+    left is emptied first."""
+    part = folder.with_name(f".{folder.name}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    handle = os.open(part, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process dies
+    except BlockingIOError:
+        os.close(handle)
+        raise WiringError(f"Another process is packing into {folder}. Wait for it, or give another folder.") from None
+    try:
+        for leftover in part.iterdir():
+            shutil.rmtree(leftover)
+        yield part
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        os.close(handle)
 
 
 def _write(images: ImageSet, part: Path, short_side: int | None, quality: int, skipped: list[str], limit: int) -> None:
