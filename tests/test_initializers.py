@@ -167,6 +167,28 @@ def test_clusters_keep_their_shares_in_few_channels_and_many(inputs):
     assert np.allclose(shares, clusters.count_mean / clusters.inputs, atol=0.03)
 
 
+@pytest.mark.parametrize("name", ["gabor", "gabor-independent", "gabor-fitted", "gabor-shuffled"])
+def test_gabors_grow_with_the_kernel(name):
+    """At thrice the size every third pixel is a pixel of the small kernel, up to the norm."""
+    init = Init(name, source="googlenet", layer="V1.conv1", params={"zero_mean": False})
+    small, large = drawn(init, (32, 3, 7, 7)), drawn(init, (32, 3, 21, 21))
+    thinned = large[:, :, 1::3, 1::3]
+    ratio = np.sqrt((thinned ** 2).sum(axis=(1, 2, 3), keepdims=True) / (small ** 2).sum(axis=(1, 2, 3), keepdims=True))
+    assert np.allclose(thinned / ratio, small, atol=1e-5 * np.abs(small).max())
+
+
+@pytest.mark.parametrize("name", ["gabor", "gabor-independent"])
+def test_drawn_gabors_keep_to_the_ranges_of_the_fits(name, monkeypatch):
+    from wiring_plugins.initializers import gabor
+    layer, seen = REGISTRY.source("googlenet").load().layer("V1.conv1"), []
+    monkeypatch.setattr(gabor, "render", lambda gabors, *size: seen.append(gabors) or np.ones((2000, 3, *size)))
+    REGISTRY.initializer(name).sample(layer_rng(0, "x"), (2000, 3, 7, 7), LayerContext(layer="x", statistics=layer))
+    table = layer.gabors.table
+    for column, field in ((0, "frequency"), (2, "sigma_x"), (3, "sigma_y"), (5, "x"), (6, "y"), (7, "scale")):
+        values = getattr(seen[0], field)
+        assert (values >= table[..., column].min(axis=0)).all() and (values <= table[..., column].max(axis=0)).all(), field
+
+
 def test_previous_std_gives_each_input_the_moments_of_the_kernel_that_makes_it():
     previous = np.stack([np.random.RandomState(i).normal(i, i + 1, (3, 5, 5)) for i in range(4)]).astype(np.float32)
     weights = REGISTRY.initializer("previous-std").sample(

@@ -180,6 +180,7 @@ def test_a_source_that_is_not_here_is_said_before_anything_is_printed(tmp_path, 
 @pytest.mark.parametrize("arguments, complaint", [
     (["show", "wiring-wx"], "wiring-wc"), (["show", "wiring-wc@googlenit"], "googlenet"),
     (["show", "wiring-kaiming@googlenet"], "draws from a statistics source"),
+    (["show", "wiring-wc@./x.json"], "wiring statistics import ./x.json"),
     (["bench", "init", "wiring-wx"], "wiring-wc"), (["bench", "init", "wiring-kaiming"], "wired from clusters"),
     (["bench", "gabor-fit", "absent.npz"], "no checkpoint"),
     (["show", "wiring-wc", "--filters", "a.jpg"], ".png"),

@@ -33,6 +33,9 @@ def resolve(name: str, registry: Registry) -> Recipe:
         return recipe
     if variant == BIRTH:
         return replace(recipe, name=name, weights=WeightsRef())
+    if variant.endswith(".json"):
+        raise WiringError(f"{variant} is a statistics file, not weights. Type `wiring statistics import {variant} --name "
+                          f"SOURCE`, and then {base}@SOURCE.")
     if "/" in variant or variant.endswith(".safetensors"):
         return trained_in(recipe, variant)
     if variant not in registry.statistics:
