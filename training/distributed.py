@@ -66,7 +66,7 @@ def find_device(hardware: Hardware) -> torch.device:
     """
     import torch
 
-    name, count = hardware.device, torch.cuda.device_count()
+    name, count = hardware.device, torch.cuda.device_count() if torch.cuda.is_available() else 0
     legal = ["cpu"] + ["cuda", *(f"cuda:{number}" for number in range(count))] * bool(count)
     if name == "auto":
         name = "cuda" if count else "cpu"
