@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from wiring_plugins import WiringError
+
 MANIFEST = "manifest.json"
 
 
@@ -23,19 +25,30 @@ def verified_folder(folder: Path, names: Iterable[str], fill: Callable[[Path], N
 
     Every file's SHA-256 is compared with the folder's manifest. If anything is missing, altered or truncated, the folder
     is made again: `fill(temporary folder)` writes the files, and the temporary folder takes the old one's place.
+
+    Raises:
+        WiringError: the folder cannot be made.
     """
     names = list(names)
     if not _intact(folder, names):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            fill(fresh)
-            sums = {name: _sha256(fresh / name) for name in names}
-            (fresh / MANIFEST).write_text(json.dumps(sums))
-            _replace(folder, fresh, names)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            _make(folder, names, fill)
+        except OSError as error:
+            raise WiringError(f"The cache folder {folder} cannot be written: {error.strerror or error}. Make room, or set "
+                              "WIRING_CACHE to a folder that you may write to.") from error
     return folder
+
+
+def _make(folder: Path, names: list[str], fill: Callable[[Path], None]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        fill(fresh)
+        sums = {name: _sha256(fresh / name) for name in names}
+        (fresh / MANIFEST).write_text(json.dumps(sums))
+        _replace(folder, fresh, names)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _intact(folder: Path, names: list[str]) -> bool:

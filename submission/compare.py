@@ -36,18 +36,19 @@ def run(models: list[str], db: Path | None) -> None:
     """
     registry = load_registry()
     path = db or results.database_for(OFFLINE[0], None)
-    stored = {(row.model, row.benchmark): row.score for row in results.newest(path)}
+    stored = {(row.model, row.seed, row.benchmark): row.score for row in results.newest(path, seeds=True)}
     members = {recipe.name: group for group in families(registry.recipes.values()) for recipe in group}
     scores = [_of_all_seeds(name, members[resolve(name, registry).name], stored, path) for name in models]
     print(_markdown(scores))
 
 
 def _of_all_seeds(name: str, family, stored: dict, path: Path) -> SeedScores:
-    complete = [recipe for recipe in family if all((recipe.name, benchmark) in stored for benchmark in OFFLINE)]
+    complete = [recipe for recipe in family if all((recipe.name, recipe.seed, benchmark) in stored for benchmark in OFFLINE)]
     if len(complete) < 2:
         raise WiringError(f"{path} holds all seven offline scores of {len(complete)} seeds of {name!r}, and a spread needs two "
                           f"or more. Score {', '.join(recipe.name for recipe in family)} first.")
-    by_benchmark = {benchmark: tuple(stored[recipe.name, benchmark] for recipe in complete) for benchmark in OFFLINE}
+    by_benchmark = {benchmark: tuple(stored[recipe.name, recipe.seed, benchmark] for recipe in complete)
+                    for benchmark in OFFLINE}
     means = tuple(sum(seed) / len(seed) for seed in zip(*by_benchmark.values()))
     return SeedScores(name=name, seeds=tuple(recipe.seed for recipe in complete), means=means, by_benchmark=by_benchmark)
 

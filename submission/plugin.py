@@ -15,8 +15,9 @@ def wiring_commands(app, bench):
         benchmark: Annotated[list[str], typer.Option(
             help="An identifier, a group (offline, public, V1, V2, V4, IT, behavior) or a wildcard; may be repeated. "
                  "Default: the seven V1 benchmarks that need no download.")] = [],
-        device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-        batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 32,
+        device: Annotated[str, typer.Option(help="auto, cpu or cuda. Models of the platform choose for "
+                                                    "themselves.")] = "auto",
+        batch_size: Annotated[int, typer.Option(help="Images per forward pass, of this project's models.")] = 32,
         seed: Annotated[int | None, typer.Option(
             help="Seed of the weights and of the benchmarks' bootstrap; the recipe's own by default.")] = None,
         db: Annotated[Path | None, typer.Option(help="SQLite file for the scores; by default two files in the user's "

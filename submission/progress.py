@@ -3,13 +3,14 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 
 class ScoreProgress:
     """A context manager around a scoring run; silent where standard error is not a terminal."""
 
     def __init__(self, model: str, benchmarks: int):
-        self._progress = Progress(TextColumn("{task.description}"), BarColumn(),
+        self._progress = Progress(TextColumn("{task.description}", table_column=Column(overflow="fold")), BarColumn(10),
                                   TextColumn("{task.completed:.0f}{task.fields[unit]}"), TimeElapsedColumn(),
                                   console=Console(stderr=True), transient=True)
         self._all: TaskID = self._progress.add_task(model, total=benchmarks, unit=f" of {benchmarks} benchmarks")

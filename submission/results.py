@@ -122,16 +122,17 @@ class StoredScore:
     rows: int
 
 
-def newest(path: Path, model_pattern: str = "*") -> list[StoredScore]:
-    """For each model (matching a wildcard) and benchmark the newest row that has a score.
+def newest(path: Path, model_pattern: str = "*", *, seeds: bool = False) -> list[StoredScore]:
+    """For each model (matching a wildcard) and benchmark, and if `seeds` for each seed, the newest row that has a score.
 
     Raises:
         WiringError: there is no such file. CorruptFile: it is not a database of scores.
     """
     if not path.is_file():
         raise WiringError(f"There is no database {path}. `brainscore score --model NAME` makes one; --db FILE names another.")
-    query = """SELECT model, benchmark, score, error, raw, ceiling, seed, max(time || printf('%012d', rowid)), time, count(*)
-               FROM raw_scores WHERE score IS NOT NULL AND model GLOB ? GROUP BY model, benchmark ORDER BY model, benchmark"""
+    query = f"""SELECT model, benchmark, score, error, raw, ceiling, seed, max(time || printf('%012d', rowid)), time, count(*)
+                FROM raw_scores WHERE score IS NOT NULL AND model GLOB ?
+                GROUP BY model, benchmark{', seed' if seeds else ''} ORDER BY model, benchmark"""
     with _open(path) as connection:
         rows = connection.execute(query, (model_pattern,)).fetchall()
     return [StoredScore(model=model, benchmark=benchmark, score=score, error=error, raw=raw, ceiling=ceiling, seed=seed,

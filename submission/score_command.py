@@ -1,18 +1,20 @@
 """`brainscore score`: a model's scores on benchmarks as a table, in a database and as JSON."""
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from wiring_plugins import UnknownName, WiringError, to_plain
+from wiring_plugins import UnknownName, WiringError, replacing, to_plain
 
 from . import results
 from .benchmarks import resolve
@@ -48,6 +50,8 @@ def run(options: ScoreOptions) -> int:
     device = choose_device(options.device)
     if options.batch_size < 1:
         raise WiringError(f"The batch size is {options.batch_size}, and has to be 1 or more.")
+    if options.seed is not None and not 0 <= options.seed < 1 << 63:  # SQLite's integers end there
+        raise WiringError(f"The seed is {options.seed}, and has to be between 0 and {(1 << 63) - 1}.")
     _require_writable(options.json)
     databases = {benchmark: results.database_for(benchmark, options.db) for benchmark in benchmarks}
     with platform_session(), _terminated_like_interrupted():
@@ -126,9 +130,9 @@ def _table(subject, outcomes, earlier: set[str]):
 
     table = Table(title=f"{subject.name} ({subject.weights}, seed {subject.seed})", box=None, title_justify="left",
                   header_style="bold", pad_edge=False)
-    table.add_column("benchmark", no_wrap=True)
+    table.add_column("benchmark", overflow="fold")  # what gives way in a narrow terminal are names, never numbers
     for column in ("score", "error", "raw", "ceiling", "seconds"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for outcome in outcomes:
         seconds = "earlier" if outcome.benchmark in earlier else cell(outcome.seconds, 1)
         table.add_row(outcome.benchmark, *map(cell, (outcome.score, outcome.error, outcome.raw, outcome.ceiling)), seconds)
@@ -143,19 +147,25 @@ def _table(subject, outcomes, earlier: set[str]):
 def _write_json(path: Path, subject, outcomes, versions: dict, device: str) -> None:
     document = {
         "model": subject.name, "identifier": subject.identifier, "weights": subject.weights, "seed": subject.seed,
-        "weights_hash": subject.weights_hash, "device": device, "versions": versions,
+        "weights_hash": subject.weights_hash, "device": device if subject.recipe else None, "versions": versions,
         "recipe": to_plain(subject.recipe), "commitment": to_plain(subject.commitment),
         "scores": [asdict(outcome) for outcome in outcomes],
     }
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(document, indent=2), encoding="utf-8")
-    os.replace(beside, path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(document, indent=2), encoding="utf-8")
 
 
 def _require_writable(path: Path | None) -> None:
-    if path is not None and not (path.parent.is_dir() and os.access(path.parent, os.W_OK) and not path.is_dir()):
-        raise WiringError(f"The JSON file {path} cannot be written: its folder is missing or closed to you. "
-                          "Make the folder, or give another --json FILE.")
+    """Raise :class:`WiringError` unless a file can be made beside `path`, and `path` is no folder."""
+    if path is None:
+        return
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise WiringError(f"The JSON file {path} cannot be written: {error.strerror}. Give another --json FILE, in a folder "
+                          "that exists and that you may write to.") from error
 
 
 def _run_key(subject, benchmarks: list[str], versions: dict) -> str:

@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import socket
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -58,7 +60,7 @@ def score_benchmark(subject: Subject, benchmark: str, *, seed: int, online: bool
     """Score on one benchmark (today's identifier). Call it within :func:`.platform.platform_session`.
 
     The result depends on nothing but the model, the benchmark and the seed: not on what was scored before. What fails is
-    an outcome with a reason; only errors in this program itself are raised.
+    an outcome with a reason; with `WIRING_DEBUG` set, its traceback goes to standard error.
     """
     started = time.perf_counter()
 
@@ -73,6 +75,8 @@ def score_benchmark(subject: Subject, benchmark: str, *, seed: int, online: bool
                 stack.enter_context(no_network())
             return outcome(**_score(subject, benchmark, seed, progress, stack))
     except WiringError as error:
+        if os.environ.get("WIRING_DEBUG"):
+            traceback.print_exc()
         return outcome(reason=str(error), exit_code=error.exit_code)
     except MemoryError as error:
         return outcome(reason=f"{benchmark} does not fit into memory. {error}", exit_code=4)
@@ -107,7 +111,7 @@ def _load(what: str, name: str, load: Callable):
         raise
     except Exception as error:
         if not _is_download_error(error):
-            raise WiringError(f"{name} failed on the platform's side: {type(error).__name__}: {error}") from error
+            raise WiringError(f"{name} failed: {type(error).__name__}: {error}. Set WIRING_DEBUG=1 to see where.") from error
         advice = (f"Its data are only at brain-score.org; {PUBLIC_COUNTERPARTS[name]} asks the same of public data."
                   if name in PUBLIC_COUNTERPARTS else
                   f"Connect to the network and run the same command again; the {what} are then kept for later runs.")

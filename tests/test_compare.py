@@ -32,14 +32,15 @@ def test_the_table_says_what_is_larger_than_the_spread(tmp_path, capsys):
     path = tmp_path / "s.sqlite"
     run = results.start_run([path], "key")
 
-    def store(model, score):
-        subject = Subject(name=model, identifier=model, fresh=None, seed=0, weights="untrained")
+    def store(model, seed, score):
+        subject = Subject(name=model, identifier=model, fresh=None, seed=seed, weights="untrained")
         for benchmark in BENCHMARKS:
-            results.store(path, run, subject, 0, BenchmarkScore(benchmark=benchmark, score=score, seconds=0.0), {})
+            results.store(path, run, subject, seed, BenchmarkScore(benchmark=benchmark, score=score, seconds=0.0), {})
 
-    for model, score in (("wiring-kaiming", 0.50), ("wiring-kaiming-seed42", 0.60), ("wiring-gabor-frozen", 0.70),
-                         ("wiring-gabor-frozen-seed42", 0.80), ("wiring-wc", 0.55)):
-        store(model, score)
+    for model, seed, score in (("wiring-kaiming", 0, 0.50), ("wiring-kaiming-seed42", 42, 0.60), ("wiring-wc", 0, 0.55),
+                               ("wiring-gabor-frozen", 0, 0.70), ("wiring-gabor-frozen-seed42", 42, 0.80),
+                               ("wiring-gabor-frozen", 7, 0.10)):  # by `--seed 7`: another model than the recipe's
+        store(model, seed, score)
     compare.run(["wiring-kaiming", "wiring-gabor-frozen"], path)
     table = capsys.readouterr().out
     assert "| `wiring-kaiming` | 0, 42 | **0.550 ± 0.071** |" in table

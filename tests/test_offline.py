@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("brainscore_vision", reason="needs brainscore-vision, which runs on Python 3.11 only")
 
-from wiring_plugins import Commitment  # noqa: E402
+from wiring_plugins import Commitment, WiringError  # noqa: E402
 from wiring_submission import offline  # noqa: E402
 from wiring_submission.brain_model import WiredBrainModel  # noqa: E402
 from wiring_submission.cache import verified_folder  # noqa: E402
@@ -226,3 +226,9 @@ def test_a_model_without_any_tuning_has_no_score_rather_than_zero():
     dead = score_benchmark(subject(lambda window, _: WiredBrainModel("dead", network, COMMITMENT, window=window)),
                            "Marques2020_DeValois1982-pref_or", seed=0, online=False)
     assert dead.score is None and dead.reason and dead.exit_code == 2
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WiringError, match=f"cache folder {tmp_path}/file/a cannot be written: .*WIRING_CACHE"):
+        verified_folder(tmp_path / "file" / "a", ["x"], lambda folder: None)

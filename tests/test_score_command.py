@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -71,8 +72,40 @@ def test_unknown_names_are_refused_with_near_ones(tmp_path):
         choose_device("cud")
     with pytest.raises(WiringError, match="batch size"):
         run(ScoreOptions(model="wiring-kaiming", batch_size=0))
-    with pytest.raises(WiringError, match="JSON file"):
-        run(ScoreOptions(model="wiring-kaiming", json=tmp_path / "no" / "x.json"))
+    for seed in (-1, 1 << 63):
+        with pytest.raises(WiringError, match="seed is"):
+            run(ScoreOptions(model="wiring-kaiming", seed=seed))
+    for path in (tmp_path / "no" / "x.json", tmp_path, Path("/proc/x.json")):  # the last is closed to everybody
+        with pytest.raises(WiringError, match="JSON file"):
+            run(ScoreOptions(model="wiring-kaiming", json=path))
+
+
+def test_a_narrow_terminal_shows_every_number_whole():
+    import io
+
+    from rich.console import Console
+    from wiring_submission.subjects import Subject
+    subject = Subject(name="wiring-kaiming", identifier="x", fresh=None, seed=0, weights="untrained")
+    outcomes = [BenchmarkScore(benchmark=name, score=0.651, error=0.042, raw=0.533, ceiling=0.964, seconds=123.4)
+                for name in OFFLINE]
+    console = Console(width=70, file=io.StringIO())
+    console.print(score_command._table(subject, outcomes, set()))
+    shown = console.file.getvalue()
+    assert all(shown.count(number) == len(OFFLINE) for number in ("0.042", "0.533", "0.964", "123.4")) and "…" not in shown
+
+
+def test_where_scoring_failed_is_shown_on_demand(monkeypatch, capsys):
+    from wiring_submission.subjects import Subject
+
+    def fresh(window, progress):
+        raise ZeroDivisionError("oh")
+
+    subject = Subject(name="mine", identifier="x", fresh=fresh, seed=0, weights="untrained")
+    for debug, shown in (("", False), ("1", True)):
+        monkeypatch.setenv("WIRING_DEBUG", debug)
+        outcome = scoring.score_benchmark(subject, OFFLINE[0], seed=0, online=True)
+        assert outcome.score is None and "mine failed: ZeroDivisionError: oh. Set WIRING_DEBUG=1" in outcome.reason
+        assert ("in fresh" in capsys.readouterr().err) is shown
 
 
 def test_the_table_the_database_and_the_json_agree(scored, tmp_path, capsys):
