@@ -34,8 +34,8 @@ def verified_folder(folder: Path, names: Iterable[str], fill: Callable[[Path], N
         try:
             _make(folder, names, fill)
         except OSError as error:
-            raise WiringError(f"The cache folder {folder} cannot be written: {error.strerror or error}. Make room, or set "
-                              "WIRING_CACHE to a folder that you may write to.") from error
+            raise WiringError(f"The cache folder {folder} cannot be written: {error.strerror or error}. Make room, or "
+                              "set WIRING_CACHE to a folder that you may write to.") from error
     return folder
 
 

@@ -29,7 +29,7 @@ def require_platform() -> None:
     if find_spec("brainscore_vision") is None:
         version = ".".join(map(str, sys.version_info[:2]))
         raise WiringError("Scoring needs the package brainscore-vision, which runs on Python 3.11 only (this is Python "
-                          f"{version}): make a Python 3.11 environment and `pip install wiring-plugins` there.")
+                          f"{version}): make a Python 3.11 environment and install this package there, as README shows.")
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def platform_session() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="wiring-score-"))
     os.environ["BS_INSTALL_DEPENDENCIES"] = "no"  # it would pip-install into this environment
     os.environ["RESULTCACHING_DISABLE"] = "brainscore_vision.model_helpers.activations.core."
-    os.environ.setdefault("TQDM_DISABLE", "1")  # its progress bars would break ours
+    hide_progress_bars()
     logging.getLogger("brainscore_vision").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=SyntaxWarning)
@@ -54,6 +54,11 @@ def platform_session() -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def hide_progress_bars() -> None:
+    """Switch off the platform's progress bars, which would break ours. Before PyTorch imports tqdm: it is read once."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from . import results
 from .benchmarks import resolve
 from .memory import BASE_MEMORY, require_memory
 from .offline import BENCHMARKS as OFFLINE
-from .platform import platform_session, require_platform, storage_reachable
+from .platform import hide_progress_bars, platform_session, require_platform, storage_reachable
 
 PACKAGES = ("wiring-plugins", "brainscore-vision", "brainscore-core", "torch", "torchvision", "numpy", "xarray")
 
@@ -45,6 +45,7 @@ def run(options: ScoreOptions) -> int:
     Bad options are refused before any work. A benchmark that fails leaves a row with its reason, and the others go on.
     """
     require_platform()
+    hide_progress_bars()
     require_memory(BASE_MEMORY, f"Scoring {options.model}")
     benchmarks = resolve(options.benchmarks)
     device = choose_device(options.device)
@@ -164,8 +165,8 @@ def _require_writable(path: Path | None) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise WiringError(f"The JSON file {path} cannot be written: {error.strerror}. Give another --json FILE, in a folder "
-                          "that exists and that you may write to.") from error
+        raise WiringError(f"The JSON file {path} cannot be written: {error.strerror}. Give another --json FILE, in a "
+                          "folder that exists and that you may write to.") from error
 
 
 def _run_key(subject, benchmarks: list[str], versions: dict) -> str:

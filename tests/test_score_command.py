@@ -80,6 +80,18 @@ def test_unknown_names_are_refused_with_near_ones(tmp_path):
             run(ScoreOptions(model="wiring-kaiming", json=path))
 
 
+def test_the_platforms_progress_bars_are_switched_off_before_they_are_imported():
+    code = """
+from wiring_submission.score_command import ScoreOptions, run
+try: run(ScoreOptions(model="no-such-model"))
+except Exception: pass
+import tqdm
+assert tqdm.tqdm([]).disable
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
 def test_a_narrow_terminal_shows_every_number_whole():
     import io
 
