@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 
 pytest.importorskip("brainscore_vision", reason="needs brainscore-vision, which runs on Python 3.11 only")
 
+from wiring_plugins import WiringError  # noqa: E402
 from wiring_submission.zips import archive, platform, rules  # noqa: E402
 from wiring_submission.zips.archive import Refused, open_submission  # noqa: E402
+from wiring_submission.zips.report import report  # noqa: E402
 
 PLUGIN = "mine/models/mine/"
 INIT = "from brainscore_vision import model_registry\n\nfrom .model import build\n\nmodel_registry['mine'] = build\n"
@@ -81,6 +83,7 @@ BROKEN = {
     "no registration": ("S12", init("from .model import build\n")),
     "second plugin without registration": ("S12", second("other", "")),
     "hyphen": ("S13", init(INIT.replace("'mine'", "'mi-ne'"))),
+    "space in the identifier": ("S13", init(INIT.replace("'mine'", "'my model'"))),
     "two identifiers in one file": ("S14", init(INIT + "model_registry['mine_too'] = build\n")),
     "two plugins": ("S14", second("other", INIT.replace("'mine'", "'other'"))),
     "identifier of the platform": ("S15", init(INIT.replace("'mine'", "'alexnet'"))),
@@ -108,9 +111,41 @@ BROKEN = {
         PLUGIN + "environment.yml": "dependencies:\n  - python=3.11\n  - ipython=3.11\n"})),
     "numpy 2": ("P9", changed({PLUGIN + "requirements.txt": "numpy>=2\n"})),
     "old torch": ("P9", changed({PLUGIN + "requirements.txt": "torch==2.5.1\n"})),
+    "old torch, in other words": ("P9", changed({PLUGIN + "requirements.txt": "torch~=2.5.0\n"})),
+    "requirements that exclude each other": ("P9", changed({PLUGIN + "requirements.txt": "einops<0.7\neinops>0.7\n"})),
     "unreadable requirement": ("P9", changed({PLUGIN + "requirements.txt": "torch = 2\n"})),
     "syntax error": ("P10", changed({PLUGIN + "model.py": "def build(:\n"})),
 }
+
+
+def requirements(content: str | bytes) -> dict[str, str | bytes]:
+    return changed({PLUGIN + "requirements.txt": content})
+
+
+SOUND = {
+    "as it should be": GOOD,
+    "no entry of the root": changed({"mine/": None}),
+    "setup.py in place of requirements.txt": changed({PLUGIN + "requirements.txt": None, PLUGIN + "setup.py": "x = 1"}),
+    "Windows line ends": {name: content.replace("\n", "\r\n") for name, content in GOOD.items()},
+    "byte order mark": init(b"\xef\xbb\xbf" + INIT.encode()),
+    "form feed": init("import os\n\x0c\n" + INIT),
+    "line separator in a docstring": init('"""one\u2028two"""\n' + INIT),
+    "the template's lambda": init(INIT.replace("= build", "= lambda: build('mine', layers=layers('mine'))")),
+    "a registration that goes on": init(INIT.replace("= build", "= \\\n    lambda: build(L['y'])")),
+    "guarded registration": init("if 'mine' not in model_registry:\n    model_registry['mine'] = build\n"),
+    "folder without an entry below the plugin": changed({PLUGIN + "helpers/__init__.py": ""}),
+    "data_packaging": changed({PLUGIN + "data_packaging/": "", PLUGIN + "data_packaging/make.py": ""}),
+    "environment.yml": changed({PLUGIN + "environment.yml": "# its name is given\ndependencies:\n  - python=3.11.5\n"}),
+    "git address": requirements("CORnet @ git+https://github.com/dicarlolab/CORnet\ngit+https://host/a.git#egg=a\n"),
+    "address of a wheel, and a path": requirements("https://host/a-1.0-py3-none-any.whl\n./wheels/b\n"),
+    "options, hashes and continued lines": requirements("-i https://host\na==1 \\\n  --hash=sha256:00\nb>=1,\\\n<2\n"),
+    "a requirement of another Python": requirements("numpy>=2; python_version >= '3.12'\n"),
+    "exact versions": requirements("numpy==1.24.4\npandas==1.5.3\ntorch==2.9.0+cu126\ntorchvision===0.99.1\n"),
+    "ranges": requirements("numpy>1.26,<1.27\nscikit_learn!=1.5.*\ntorch~=2.5\n"),
+    "requirements from PowerShell": requirements("numpy<2\n".encode("utf-16")),
+    "requirements with a byte order mark": requirements(b"\xef\xbb\xbfnumpy<2\n"),
+}
+"""Zips unlike ours in which nothing is wrong."""
 
 
 def broken_rules(path: Path) -> list[str]:
@@ -118,10 +153,17 @@ def broken_rules(path: Path) -> list[str]:
         return [finding.rule.number for finding in rules.check(submission) if not finding.rule.advice]
 
 
-def test_a_good_zip_is_accepted(tmp_path):
-    path = write(tmp_path / "good.zip", GOOD)
-    with open_submission(path) as submission:
+@pytest.mark.parametrize("case", SOUND)
+def test_a_sound_zip_is_accepted(case, tmp_path):
+    with open_submission(write(tmp_path / "sound.zip", SOUND[case])) as submission:
         assert rules.check(submission) == []
+
+
+@pytest.mark.parametrize("kind", ["benchmarks", "data", "metrics"])
+def test_another_kind_of_plugin_is_not_said_to_be_refused(kind, tmp_path):
+    with open_submission(write(tmp_path / "x.zip", renamed("/models/", f"/{kind}/"))) as submission:
+        with pytest.raises(WiringError, match=f"holds {kind} and no model"):
+            rules.check(submission)
 
 
 @pytest.mark.parametrize("case", BROKEN)
@@ -136,7 +178,8 @@ def test_the_table_breaks_every_rule():
 
 def test_the_document_lists_every_rule():
     text = (Path(__file__).parents[1] / "docs" / "submitting.md").read_text(encoding="utf-8")
-    missing = [rule.number for rule in rules.RULES if f"| {rule.number} | {rule.says} |" not in text]
+    missing = [rule.number for rule in rules.RULES
+               if f"| {rule.number} | {rule.says} | {rule.reason} | {rule.fix} |" not in text]
     assert not missing
 
 
@@ -144,6 +187,7 @@ def test_the_document_lists_every_rule():
     (changed({PLUGIN + "__pycache__/": "", PLUGIN + "__pycache__/model.cpython-311.pyc": ""}), "A2"),
     (changed({"__MACOSX/": "", "__MACOSX/mine/": "", "__MACOSX/mine/._models": ""}), "A2"),
     (init(INIT.replace("'mine'", "'My.Model'")), "A1"),
+    (changed({"mine/.DS_Store": "x", "mine/models/.DS_Store": "x"}), "A2"),
     (changed({PLUGIN + "weights.pt": "x"}), "A3"),
     (changed({PLUGIN + "build/": "", PLUGIN + "build/x.py": ""}), "A3"),
 ])
@@ -179,9 +223,12 @@ def hostile(tmp_path: Path, kind: str) -> Path:
                 page = os.urandom(1 << 15) + bytes(1 << 20)
                 for _ in range(archive.MAX_UNPACKED // len(page) + 1):
                     stream.write(page)
+        elif kind == "lzma":
+            target.writestr(PLUGIN + "x", os.urandom(99), zipfile.ZIP_LZMA)
         else:
             names = {"absolute": "/etc/x", "drive": "C:/x", "backslash": "..\\..\\x", "climbing": "mine/../../x",
-                     "twice": PLUGIN + "MODEL.py"}
+                     "twice": PLUGIN + "MODEL.py", "file and folder": PLUGIN + "model.py/x",
+                     "long": PLUGIN + 256 * "x", "deep": PLUGIN + 500 * "x/" + "x"}
             target.writestr(names.get(kind, PLUGIN + "x"), "payload that is stored" * 20)
     raw = bytearray(path.read_bytes())
     if kind == "encrypted":
@@ -190,6 +237,13 @@ def hostile(tmp_path: Path, kind: str) -> Path:
     elif kind == "damaged":
         at = raw.index((PLUGIN + "x").encode()) + len(PLUGIN) + 3
         raw[at] ^= 0xFF
+    elif kind == "lzma":
+        raw[raw.index((PLUGIN + "x").encode()) + len(PLUGIN) + 20] ^= 0xFF
+    elif kind == "name":
+        raw[:] = raw.replace((PLUGIN + "x").encode(), (PLUGIN + "\xff").encode("latin-1"))
+        raw[raw.rindex(b"PK\1\2") + 9] |= 0x08  # it says that names are UTF-8
+    elif kind == "version":
+        raw[raw.rindex(b"PK\1\2") + 6] = 99
     elif kind == "truncated":
         del raw[len(raw) // 2:]
     elif kind == "understated":
@@ -200,7 +254,9 @@ def hostile(tmp_path: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind, sentence", [
-    ("text", "no readable zip"), ("truncated", "no readable zip"), ("damaged", "damaged"), ("understated", "damaged"),
+    ("text", "no readable zip"), ("name", "no readable zip"), ("version", "no readable zip"), ("lzma", "damaged"),
+    ("file and folder", "as a file and as a folder"), ("long", "too long"), ("deep", "too long"),
+    ("truncated", "no readable zip"), ("damaged", "damaged"), ("understated", "damaged"),
     ("encrypted", "encrypted"), ("absolute", "absolute"), ("drive", "absolute"), ("backslash", "absolute"),
     ("climbing", "climbs out"), ("link", "the link"), ("pipe", "device or pipe"), ("twice", "twice"),
     ("bomb", "zip bomb"), ("big", "zip bomb"), ("many", "entries"),
@@ -209,6 +265,18 @@ def test_a_hostile_zip_is_not_opened(kind, sentence, tmp_path):
     path = hostile(tmp_path, kind)
     with pytest.raises(Refused, match=sentence), open_submission(path):
         pytest.fail("it was opened")
+
+
+def test_what_fails_later_is_not_blamed_on_the_zip(tmp_path):
+    with pytest.raises(OSError, match="disk"), open_submission(write(tmp_path / "x.zip", GOOD)):
+        raise OSError("the disk is full")
+
+
+def test_a_strangers_letters_do_not_steer_the_terminal(tmp_path):
+    path = write(tmp_path / "x.zip", changed({"mine/\x1b[2J\u202ered": "x"}))
+    with open_submission(path) as submission:
+        printed = report(path, rules.check(submission))
+    assert "mine/\\x1b[2J\\u202ered" in printed and all(letter.isprintable() or letter == "\n" for letter in printed)
 
 
 @given(st.dictionaries(st.text(st.characters(codec="utf-8", exclude_characters="\0\\:"), min_size=1, max_size=30),

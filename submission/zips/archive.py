@@ -1,6 +1,7 @@
 """A submission zip as its rules see it, opened without trusting it: nothing is unpacked before it is found harmless."""
 from __future__ import annotations
 
+import lzma
 import stat
 import zipfile
 import zlib
@@ -19,6 +20,13 @@ MAX_RATIO, MAX_UNPACKED_AT_ANY_RATIO = 100, 50 << 20
 """A zip that unpacks to more than so many times its size, and to more than so many bytes, is taken for a bomb."""
 
 MAX_ENTRIES = 10_000
+MAX_NAME, MAX_PATH = 255, 1000
+"""Bytes in a file's name, and in its whole path, that every file system takes."""
+
+UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError,
+              UnicodeDecodeError)
+"""What Python raises at damaged zips, and at kinds of zip that it does not know."""
+
 MACOS = "__MACOSX/"
 
 
@@ -57,8 +65,16 @@ class Submission:
 
     def plugin_files(self, plugin: str) -> tuple[str, ...]:
         """Paths of the plugin's files, relative to its folder."""
-        prefix = f"{self.root}/models/{plugin}/"
-        return tuple(name.removeprefix(prefix) for name in self.files if name.startswith(prefix))
+        return self._files_by_plugin.get(plugin, ())
+
+    @cached_property
+    def _files_by_plugin(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {}
+        for name in self.files:
+            root, *rest = name.split("/", 3)
+            if root == self.root and len(rest) == 3 and rest[0] == "models":
+                found.setdefault(rest[1], []).append(rest[2])
+        return {plugin: tuple(files) for plugin, files in found.items()}
 
     def read(self, plugin: str, file: str) -> bytes:
         return self.zip.read(f"{self.root}/models/{plugin}/{file}")
@@ -80,21 +96,20 @@ def open_submission(path: str | Path) -> Iterator[Submission]:
     """The zip at `path`, once it is known that reading and unpacking it harms nobody.
 
     Raises:
-        Refused: there is no such file, it is no zip, is damaged or encrypted, holds links, absolute paths, `..` or
-            one path twice, has more than `MAX_ENTRIES` entries, or may be a bomb.
+        Refused: there is no such file, it is no zip, is damaged or encrypted, holds links, absolute paths, `..`, one
+            path twice or one that cannot be unpacked, has more than `MAX_ENTRIES` entries, or may be a bomb.
     """
     path = Path(path)
     if not path.is_file():
         raise Refused(f"There is no file {path}. Give the path of a zip, such as one that `wiring pack` made.")
     try:
-        with zipfile.ZipFile(path) as zip_file:
-            _refuse_harm(path, zip_file)
-            yield Submission(path, path.stat().st_size, zip_file)
-    except zipfile.BadZipFile as error:
+        zip_file = zipfile.ZipFile(path)
+    except UNREADABLE as error:
         raise Refused(f"{path} is no readable zip ({error}). It may be truncated, or another format under the name "
                       "of a zip; make it again.") from error
-    except OSError as error:
-        raise Refused(f"{path} cannot be read ({error.strerror or error}).") from error
+    with zip_file:
+        _refuse_harm(path, zip_file)
+        yield Submission(path, path.stat().st_size, zip_file)
 
 
 def _refuse_harm(path: Path, zip_file: zipfile.ZipFile) -> None:
@@ -115,6 +130,7 @@ def _refuse_harm(path: Path, zip_file: zipfile.ZipFile) -> None:
             raise Refused(f"{path} holds {entry.filename!r} twice (the other is {seen[folded]!r}), and which one would "
                           "win depends on the machine. Make the zip again from a clean folder.")
         seen[folded] = entry.filename
+    _refuse_file_as_folder(path, zip_file.namelist())
     for entry in entries:
         _refuse_damage(path, zip_file, entry)
 
@@ -129,11 +145,23 @@ def _refuse_entry(path: Path, entry: zipfile.ZipInfo) -> None:
     if ".." in PurePosixPath(name).parts:
         raise Refused(f"{path} holds the path {name!r}, which climbs out of its folder with '..'. "
                       "Zip the folder itself: `zip -r x.zip my_model`.")
+    if len(name.encode()) > MAX_PATH or any(len(part.encode()) > MAX_NAME for part in name.split("/")):
+        raise Refused(f"{path} holds the path {name[:40]!r}..., which is too long for many file systems: a name has at "
+                      f"most {MAX_NAME} bytes, and a path {MAX_PATH}. Shorten it.")
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         what = "link" if kind == stat.S_IFLNK else "device or pipe"
         raise Refused(f"{path} holds the {what} {name!r}. Put a copy of the file in its place: zip without "
                       "`--symlinks`.")
+
+
+def _refuse_file_as_folder(path: Path, names: list[str]) -> None:
+    files = {name for name in names if not name.endswith("/")}
+    for name in names:
+        for parent in PurePosixPath(name).parents:
+            if str(parent) in files:
+                raise Refused(f"{path} holds {str(parent)!r} both as a file and as a folder, and can hardly be "
+                              "unpacked. Rename one.")
 
 
 def _refuse_damage(path: Path, zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
@@ -142,5 +170,6 @@ def _refuse_damage(path: Path, zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo
         with zip_file.open(entry) as stream:
             while stream.read(1 << 20):
                 pass
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise Refused(f"{path} is damaged at {entry.filename!r} ({error}). Make it again.") from error
+    except UNREADABLE as error:
+        raise Refused(f"{path} is damaged at {entry.filename!r}, or compressed in a way that Python cannot read "
+                      f"({error}). Make it again.") from error

@@ -33,5 +33,6 @@ def _describe(finding: Finding) -> str:
 
 
 def _detail(label: str, text: str) -> str:
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)  # strangers wrote it
     return textwrap.fill(text, width=110, initial_indent=f"    {label:<7}", subsequent_indent=" " * 11,
                          break_long_words=False, break_on_hyphens=False)

@@ -5,26 +5,31 @@ The numbers are those of `docs/submitting.md`. A rule looks at one thing alone, 
 from __future__ import annotations
 
 import ast
+import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from wiring_plugins import WiringError
+
 from .archive import MACOS, Submission
 from .platform import REGISTRATION, platform_folder, taken_names
 
 MAX_BYTES = 50 << 20
+OTHER_PLUGINS = frozenset({"benchmarks", "data", "metrics"})
 SITE_ID = re.compile(r"model_registry\['(.+?)'\]")
 CORE_ID = re.compile(r"model_registry\[.*\]")
 
-PLATFORM_PINS = {
-    "numpy": "1.26.4", "pandas": "2.3.3", "scikit-learn": "1.5.2", "xarray": "2022.3.0", "importlib-metadata": "4.13.0",
-    "torch": "2.6.0", "torchvision": "0.21.0", "pyyaml": "6.0.3",
+PLATFORM_NEEDS = {
+    "numpy": "<2", "pandas": "<3", "scikit-learn": "<1.6", "xarray": "<2022.6", "importlib-metadata": "<5",
+    "torch": ">=2.6", "torchvision": ">=0.21", "pyyaml": ">=6.0.3,<7",
 }
-"""A version of each package whose newest or oldest versions the platform forbids."""
+"""Versions of packages that brainscore-vision 2.4 and brainscore-core 2.5 ask for."""
 
-AT_LEAST = {"torch": (2, range(6, 60)), "torchvision": (0, range(21, 75))}
-"""Packages of which the platform takes any later version: major version and minor versions to try."""
+PLATFORM_PYTHON = {"python_version": "3.11", "python_full_version": "3.11.9", "platform_system": "Linux",
+                   "sys_platform": "linux", "os_name": "posix", "platform_machine": "x86_64"}
+"""What the markers of a requirement say of the platform's machines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +56,15 @@ class Finding:
 
 
 def check(submission: Submission) -> list[Finding]:
-    """Every rule that the submission breaks, in the order of :data:`RULES`."""
+    """Every rule that the submission breaks, in the order of :data:`RULES`.
+
+    Raises:
+        WiringError: it holds a plugin of another kind than a model, of which these rules say nothing.
+    """
+    folders = {name.split("/")[1].lower() for name in submission.names if name.count("/") > 1}
+    if "models" not in folders and (others := sorted(folders & OTHER_PLUGINS)):
+        raise WiringError(f"{submission.path} holds {' and '.join(others)} and no model. The site takes such plugins "
+                          "too, but the rules that are known here are those of models.")
     findings = (Finding(rule, tuple(rule.find(submission))) for rule in RULES)
     return [finding for finding in findings if finding.found]
 
@@ -68,11 +81,11 @@ def _spaces(zip_: Submission) -> Iterator[str]:
 
 
 def _metadata(zip_: Submission) -> Iterator[str]:
-    yield from (name for name in zip_.names if name.lower().endswith(("metadata.yaml", "metadata.yml")))
+    yield from (name for name in zip_.zip.namelist() if name.lower().endswith(("metadata.yaml", "metadata.yml")))
 
 
 def _top_level_files(zip_: Submission) -> Iterator[str]:
-    yield from (name for name in zip_.zip.namelist() if "/" not in name)
+    yield from (repr(name) for name in zip_.zip.namelist() if "/" not in name)
 
 
 def _one_root(zip_: Submission) -> Iterator[str]:
@@ -98,7 +111,8 @@ def _foreign_files(zip_: Submission) -> Iterator[str]:
     """Files and plugins beside the model, in a zip whose `models/` folder is where it should be."""
     for name in zip_.files if zip_.plugins else ():
         parts = name.split("/")
-        if parts[0] == zip_.root and len(parts) > 1 and (parts[1] != "models" or len(parts) == 3):
+        beside = len(parts) > 1 and (parts[1] != "models" or len(parts) == 3)
+        if parts[0] == zip_.root and beside and parts[-1] != ".DS_Store":  # which the platform's .gitignore leaves out
             yield name
 
 
@@ -138,7 +152,7 @@ def _site_sees_id(zip_: Submission) -> Iterator[str]:
 
 
 def _hyphens(zip_: Submission) -> Iterator[str]:
-    yield from (identifier for identifier in _all_ids(zip_) if "-" in identifier)
+    yield from (repr(name) for name in _all_ids(zip_) if "-" in name or (" " in name and "'" not in name))
 
 
 def _one_id(zip_: Submission) -> Iterator[str]:
@@ -225,28 +239,37 @@ def _environment(zip_: Submission, plugin: str) -> list[str]:
 def _requirements(zip_: Submission) -> Iterator[str]:
     from packaging.requirements import InvalidRequirement, Requirement
     for plugin in zip_.plugins:
-        for line in zip_.text(plugin, "requirements.txt").splitlines():
-            text = re.split(r"(?:^|\s)#", line)[0].strip()
-            if not text or text.startswith("-"):
-                continue
+        wanted: dict[str, list] = {}
+        for text in _requirement_lines(zip_, plugin):
             try:
                 requirement = Requirement(text)
             except InvalidRequirement:
                 yield f"{text!r}, which pip cannot read"
-            else:
-                if not _platform_allows(requirement):
-                    yield repr(text)
+                continue
+            if requirement.marker is None or requirement.marker.evaluate(PLATFORM_PYTHON):
+                wanted.setdefault(re.sub(r"[-_.]+", "-", requirement.name).lower(), []).append(requirement)
+        for name, requirements in wanted.items():
+            if not _some_version(*(item.specifier for item in requirements), PLATFORM_NEEDS.get(name, "")):
+                yield " and ".join(repr(str(item)) for item in requirements)
 
 
-def _platform_allows(requirement) -> bool:
-    name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-    if name not in PLATFORM_PINS:
-        return True
-    versions = [PLATFORM_PINS[name]]
-    if name in AT_LEAST:
-        major, minors = AT_LEAST[name]
-        versions = [f"{major}.{minor}.{patch}" for minor in minors for patch in range(3)]
-    return any(requirement.specifier.contains(version) for version in versions)
+def _requirement_lines(zip_: Submission, plugin: str) -> Iterator[str]:
+    """The requirements that have a name: without comments, options, and what pip fetches from a path or an address."""
+    raw = zip_.read(plugin, "requirements.txt") if "requirements.txt" in zip_.plugin_files(plugin) else b""
+    encoding = "utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    for line in raw.decode(encoding, errors="replace").replace("\r\n", "\n").replace("\\\n", " ").split("\n"):
+        text = re.split(r"(?:^|\s)#|\s--", line)[0].strip()
+        if text and not text.startswith(("-", ".", "/")) and not re.match(r"[\w+.-]+:", text):
+            yield text
+
+
+def _some_version(*specifiers) -> bool:
+    """Whether a version keeps them all. If one does, so does a version that they name, one just above it, or 0."""
+    from packaging.specifiers import SpecifierSet
+    every = SpecifierSet(",".join(filter(None, map(str, specifiers))))
+    named = [item.version.removesuffix(".*") for item in every]
+    versions = ["0", *named, *(f"{version.partition('+')[0]}.0.0.1" for version in named)]
+    return any(every.contains(version, prereleases=True) for version in versions)
 
 
 def _syntax(zip_: Submission) -> Iterator[str]:
@@ -307,7 +330,7 @@ def _all_ids(zip_: Submission) -> list[str]:
 
 def _registrations(zip_: Submission, plugin: str) -> list[tuple[int, str]]:
     """The numbered lines that the platform takes for registrations."""
-    lines = zip_.text(plugin, "__init__.py").splitlines()
+    lines = re.split(r"\r\n|\r|\n", zip_.text(plugin, "__init__.py"))  # those of Python: a form feed ends none
     return [(number, line) for number, line in enumerate(lines, 1) if "model_registry[" in line]
 
 
@@ -319,8 +342,8 @@ def _unusable_lines(zip_: Submission, plugin: str) -> list[str]:
 
 def _parse(source: str) -> ast.Module | None:
     try:
-        return ast.parse(source.removeprefix("\ufeff"))
-    except (SyntaxError, ValueError):
+        return ast.parse(source.removeprefix("\ufeff"), feature_version=(3, 11))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
 
@@ -350,7 +373,7 @@ RULES = (
          reason="The site finds a plugin by its folder's entry; a zip that lists files alone looks empty to it.",
          fix="Zip with directory entries: `zip -r` adds them, `zip -D` leaves them out; or shutil.make_archive."),
     Rule(number="S9", says="Every file belongs to the model's folder.", find=_foreign_files,
-         reason="A file beside the model, or a data or benchmark plugin, takes the merge out of the automatic path.",
+         reason="The site takes one plugin, and a file beside it takes the merge out of the automatic path.",
          fix="Move it into models/my_model/, or leave it out."),
     Rule(number="S10", says="Every folder in models/ has __init__.py and test.py.", find=_plugin_parts,
          reason="The site takes each of them for a model, a __pycache__ too, and refuses one without these files.",
@@ -361,8 +384,9 @@ RULES = (
     Rule(number="S12", says="The model is registered in single quotes.", find=_site_sees_id,
          reason="The site looks for the text model_registry['...'] and takes a model without it for none.",
          fix="Write model_registry['my_model'] = build on one line of __init__.py."),
-    Rule(number="S13", says="The identifier holds no hyphen.", find=_hyphens,
-         reason="The site refuses it.", fix="Write underscores."),
+    Rule(number="S13", says="The identifier holds no hyphen and no space.", find=_hyphens,
+         reason="The site refuses a hyphen, and the platform separates identifiers by spaces.",
+         fix="Write underscores."),
     Rule(number="S14", says="The zip registers one identifier.", find=_one_id,
          reason="The site takes one model per upload.",
          fix="Make a zip for each model: `wiring pack --all` does."),
