@@ -4,7 +4,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import WiringError
@@ -15,9 +15,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the block ends well and is removed when it does not.
 
     Raises:
-        WiringError: the folder does not exist, is not writable, or the disk is full. `path` is as before.
+        WiringError: `path` is a folder or a device, its folder does not exist or is not writable, or the disk is full.
+            `path` is as before.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise WiringError(f"{path} is a {'folder' if path.is_dir() else 'device'}. Give the path of a file.")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
@@ -25,7 +28,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise WiringError(f"{path} cannot be written: {error.strerror or error}. {_advice(error)}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk, of which the error above has told already
+            part.unlink(missing_ok=True)
 
 
 def _advice(error: OSError) -> str:
