@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ pytest.importorskip("brainscore_vision", reason="needs brainscore-vision, which 
 
 from wiring_plugins import (CorruptFile, DataUnavailable, Init, Initializer, UnknownName, WeightsRef,  # noqa: E402
                             WiringError, build_model, fingerprint)
-from wiring_submission.zips import install_test, pack, rules, vendor  # noqa: E402
+from wiring_submission.zips import install_test, pack, rebuild, rules, vendor  # noqa: E402
 from wiring_submission.zips.archive import open_submission  # noqa: E402
 
 MODEL, IDENTIFIER = "wiring-gabor-frozen", "wiring_gabor_frozen"
@@ -165,6 +166,12 @@ def test_every_import_is_of_the_platform_or_of_the_zip(packed):
                     roots = {alias.name.split(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and not node.level:
                     roots = {node.module.split(".")[0]}
+                elif isinstance(node, ast.ImportFrom):
+                    module = Path(file).parents[node.level - 1] / node.module.replace(".", "/")
+                    text = submission.text(IDENTIFIER, f"{module}.py")
+                    assert all(re.search(rf"^(def|class) {alias.name}\b|^{alias.name} =", text, re.M)
+                               for alias in node.names), (file, ast.unparse(node))
+                    continue
                 else:
                     continue
                 assert roots <= pack.PLATFORM_PROVIDES | sys.stdlib_module_names | {"pytest"}, (file, roots)
@@ -261,11 +268,55 @@ def test_what_has_no_source_of_its_own_is_refused(registry):
         pack._parts(recipe, extended)
 
 
+def test_what_the_platform_brings_is_not_copied(registry):
+    """An architecture of torchvision is imported, not carried along."""
+    from torchvision.models import alexnet
+    base = registry.recipe(MODEL)
+    extended = replace(registry, architectures={"torchvision-alexnet": replace(
+        registry.architecture(base.architecture), name="torchvision-alexnet", build=alexnet)})
+    extended = replace(extended, initializers=registry.initializers, statistics=registry.statistics)
+    parts, carried, _ = pack._parts(replace(base, architecture="torchvision-alexnet"), extended)
+    assert parts["architecture"]["build"] == "torchvision.models.alexnet:alexnet"
+    assert not any(file.startswith("torchvision") for file in carried.files)
+
+
+@pytest.mark.parametrize("package, body, sentence", [
+    ("sly_reader", "import pkgutil\n    return np.full(shape, pkgutil.get_data(__package__, 'w'), 'float32')",
+     "cannot be wired"),
+    ("sly_namer", "return np.full(shape, len(__name__), 'float32')", "another model"),
+])
+def test_a_copy_that_is_not_the_model_is_refused(package, body, sentence, acme, tmp_path, monkeypatch):
+    """What names and imports do not show is noticed when the copy is loaded; the zip is not made."""
+    folder = tmp_path / "site" / package
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(f"import numpy as np\n\n\ndef sly(rng, shape, context):\n    {body}\n")
+    (folder / "w").write_text("0.5")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    half = acme.recipe("acme-half")
+    sly = Initializer(name="sly", sample=importlib.import_module(package).sly)
+    registered = replace(acme, initializers={**acme.initializers, "sly": sly}, recipes={
+        "acme-half": replace(half, init={**half.init, "V1.conv": Init("sly")})})
+    with pytest.raises(vendor.CannotCarry, match=sentence):
+        pack.pack("acme-half", tmp_path / "x.zip", registry=registered)
+    assert [path.name for path in tmp_path.iterdir()] == ["site"]
+    assert not any(name.startswith(rebuild.PACKAGE) for name in sys.modules)
+
+
+def test_params_that_are_no_plain_numbers_are_refused(acme, tmp_path):
+    half = acme.recipe("acme-half")
+    init = {**half.init, "V1.conv": Init("constant", params={"value": np.float32(0.1)})}
+    with pytest.raises(WiringError, match="float32 is not JSON serializable.*plain numbers"):
+        recipes = {"acme-half": replace(half, init=init)}
+        pack.pack("acme-half", tmp_path / "x.zip", registry=replace(acme, recipes=recipes))
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("text, sentence", [
     ("import wiring_plugins\n\ndef f():\n    return wiring_plugins.__version__\n", "cannot be made relative"),
     ("from wiring_plugins.errors import *\n\ndef f():\n    return WiringError\n", "hides what is needed"),
     ("from wiring_plugins.errors import no_such_name\n\ndef f():\n    return no_such_name\n", "does not define"),
     ("def f():\n    return open(__file__).read()\n", "beside its source"),
+    ("A = 1; B = 2\n\ndef f():\n    return B\n", "two statements"),
 ])
 def test_code_that_cannot_be_followed_is_refused(text, sentence, tmp_path, monkeypatch):
     (tmp_path / "odd_module.py").write_text(text)
@@ -307,6 +358,43 @@ def test_only_what_is_needed_is_copied(tmp_path, monkeypatch):
     text = carried.files["there/it_is.py"]
     assert "# about A\nA = 1\n\"\"\"More about A.\"\"\"\nA += 1\n" in text and "def used" in text and "import os" in text
     assert not any(word in text for word in ("json", "About B", "unused", "TYPE_CHECKING", "import wiring_plugins"))
+
+
+def test_odd_layouts_are_copied_faithfully(tmp_path, monkeypatch):
+    """Form feeds, letters of several bytes, imports that share their line; what is left out leaves no gap."""
+    (tmp_path / "odd_layout.py").write_text(
+        '"""Doc."""\nimport typing\n\nimport os\nimport math\n\nif typing.TYPE_CHECKING:\n    import wiring_plugins\n'
+        "from odd_helper import one, two  # both\n\n\ndef left_out():\n    return os, one\n\n\x0c\n# about f\n"
+        "def f(é='é'):\n    if é: from odd_helper import three, four; é = three\n    return two, math\n")
+    (tmp_path / "odd_helper.py").write_text("one = 1\ntwo = 2\nthree = 3\nfrom odd_deeper import four\n")
+    (tmp_path / "odd_deeper.py").write_text("four = 4\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    carried = vendor.vendor([("odd_layout", "f")], own=("odd_layout", "odd_helper", "odd_deeper"),
+                            place={"odd_layout": "a.b"})
+    assert carried.files["a/b.py"] == (
+        '"""Doc."""\n\nimport math\n\nfrom ..odd_helper import two  # both\n\n\n# about f\n'
+        "def f(é='é'):\n    if é: from ..odd_helper import three; from ..odd_deeper import four; é = three\n"
+        "    return two, math\n")
+
+
+def test_two_modules_of_one_place_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "one_module.py").write_text("def f():\n    pass\n")
+    (tmp_path / "two_module.py").write_text("def g():\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(vendor.CannotCarry, match="one_module and two_module would both become there.py"):
+        vendor.vendor([("one_module", "f"), ("two_module", "g")], own=("one_module", "two_module"),
+                      place={"one_module": "there", "two_module": "there"})
+
+
+def test_the_platform_can_read_the_publication_of_every_model(registry):
+    from pybtex.database import parse_string
+
+    from wiring_submission.zips.reference import bibtex
+    for recipe in registry.recipes.values():
+        if text := bibtex(recipe):
+            entry, = parse_string(text, "bibtex").entries.values()
+            assert entry.persons["author"] and entry.fields["year"] and entry.fields["url"]
+        assert text or "Geiger" not in recipe.reference, recipe.name
 
 
 URL = "https://brainscore-storage.s3.us-east-1.amazonaws.com/brainscore-vision/models/u/w.safetensors?versionId=v1"
@@ -353,7 +441,7 @@ def trained(acme, folder: Path) -> Path:
 def test_a_trained_model_keeps_what_it_learned(acme, tmp_path, monkeypatch):
     name = f"acme-half@{trained(acme, tmp_path)}"
     packed = pack.pack(name, tmp_path / "trained.zip", registry=acme)
-    assert packed.identifier == "acme_half_w_safetensors"
+    assert packed.identifier == "acme_half_w"
     with open_submission(packed.path) as submission:
         submission.unpack(packed.identifier, tmp_path / "trained_plugin")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -403,10 +491,10 @@ def test_an_unknown_model_writes_nothing(tmp_path, registry):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("target", ["missing/x.zip", "."])
+@pytest.mark.parametrize("target", ["missing/x.zip", ".", "/dev/null"])
 def test_a_path_that_cannot_be_written_is_refused_before_the_work(target, tmp_path, registry, monkeypatch):
     monkeypatch.setattr(pack, "wire", lambda *_: pytest.fail("the model was built"))
-    with pytest.raises(WiringError, match="cannot be written|is a folder"):
+    with pytest.raises(WiringError, match="cannot be written|is a folder|is a device"):
         pack.pack(MODEL, tmp_path / target, registry=registry)
     assert not any(tmp_path.iterdir())
 
@@ -419,7 +507,12 @@ def test_without_the_platform_packing_says_so(tmp_path, registry, monkeypatch):
 
 def test_a_failure_keeps_the_zip_that_was_there(tmp_path, registry, monkeypatch):
     (tmp_path / "x.zip").write_bytes(b"before")
-    monkeypatch.setattr(pack, "wire", lambda *_: (_ for _ in ()).throw(WiringError("broken")))
+
+    def fail(*_):
+        assert os.listdir(tmp_path) == ["x.zip"]  # nor would a kill leave anything
+        raise WiringError("broken")
+
+    monkeypatch.setattr(pack, "wire", fail)
     with pytest.raises(WiringError, match="broken"):
         pack.pack(MODEL, tmp_path / "x.zip", registry=registry)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("x.zip", b"before")]
@@ -463,7 +556,8 @@ def snapshot(folders) -> dict:
 
 
 def test_packing_again_gives_the_same_bytes_and_changes_nothing_else(packed, tmp_path):
-    """In another process. The installed packages, the repository, the home and the current folder are as before."""
+    """In another process, zone and folder, with one thread. The installed packages, the repository, the home and the
+    current folder are as before."""
     import sysconfig
     repository = Path(__file__).parents[1]
     home, out = tmp_path / "home", tmp_path / "out"
@@ -474,8 +568,10 @@ def test_packing_again_gives_the_same_bytes_and_changes_nothing_else(packed, tmp
     watched.append(Path(brainscore_vision.__file__).parent)
     before = snapshot(watched)
     environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"),
-                   "PYTHONDONTWRITEBYTECODE": "1"}
+                   "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "5", "TZ": "Asia/Tokyo", "OMP_NUM_THREADS": "1"}
     code = f"""
+import os
+os.umask(0o077)
 from wiring_plugins.cli import make_app
 for arguments in (["pack", {MODEL!r}, "-o", "x.zip"], ["check", "x.zip"]):
     make_app()(arguments, standalone_mode=False)
@@ -490,6 +586,14 @@ for arguments in (["pack", {MODEL!r}, "-o", "x.zip"], ["check", "x.zip"]):
 def test_a_folder_that_is_no_environment_is_refused(packed, tmp_path):
     with open_submission(packed) as submission, pytest.raises(WiringError, match="no virtual environment"):
         install_test.install_test(submission, prepared=tmp_path, say=lambda line: None)
+
+
+def test_a_scratch_folder_that_cannot_be_written_is_said(packed, monkeypatch):
+    monkeypatch.setattr(install_test.shutil, "copytree", lambda *_: (_ for _ in ()).throw(shutil.Error(1000 * ["x"])))
+    with open_submission(packed) as submission, pytest.raises(WiringError, match="TMPDIR") as raised:
+        monkeypatch.setattr(install_test._Scratch, "make", lambda *_: install_test.shutil.copytree("a", "b"))
+        install_test.install_test(submission, say=lambda line: None)
+    assert len(str(raised.value)) < 200
 
 
 def test_too_little_disk_is_said_before_installing(packed, monkeypatch):

@@ -12,7 +12,8 @@ from .registry import Registry
 __version__ = "0.1.0"
 
 _LAZY = {
-    "architecture_of": "build", "build_model": "build", "wire": "build", "draw_weights": "build",
+    "architecture_of": "build", "build_model": "build", "wire": "build",
+    "wire_uncalibrated": "build", "draw_weights": "build",
     "calibrate": "calibration", "noise_images": "calibration",
     "fingerprint": "weights_io", "load_weights": "weights_io", "read_state": "weights_io",
     "count": "counting",

@@ -51,6 +51,14 @@ def wire(recipe: Recipe, registry: Registry) -> torch.nn.Module:
     if recipe.weights.kind != "generated":
         from .delta import build_trained
         return build_trained(recipe, registry)
+    model = wire_uncalibrated(recipe, registry)
+    if recipe.batch_norm.statistics == "calibrated":
+        calibrate(model, registry.commitment(recipe), images=recipe.batch_norm.images, seed=recipe.seed)
+    return model
+
+
+def wire_uncalibrated(recipe: Recipe, registry: Registry) -> torch.nn.Module:
+    """The model before it learns, in evaluation mode on the CPU; `calibrated` normalisations are still unit ones."""
     import torch
 
     architecture, commitment = architecture_of(recipe, registry), registry.commitment(recipe)
@@ -66,10 +74,7 @@ def wire(recipe: Recipe, registry: Registry) -> torch.nn.Module:
         state |= {f"{path}.{name}": torch.from_numpy(values) for name, values in parts.items()
                   if f"{path}.{name}" in state}
     model.load_state_dict(state, assign=True)
-    model.requires_grad_(True).eval()
-    if recipe.batch_norm.statistics == "calibrated":
-        calibrate(model, commitment, images=recipe.batch_norm.images, seed=recipe.seed)
-    return model
+    return model.requires_grad_(True).eval()
 
 
 def bare_module(architecture: Architecture, commitment: Commitment) -> torch.nn.Module:

@@ -19,11 +19,17 @@ def expectations(identifier: str, network, commitment: Commitment, *, units: int
     """For each region: sizes, mean and standard deviation of all activations, and `units` of them from the whole layer.
 
     Rounded to six digits: a fingerprint within a tolerance, not to the bit, because processors and versions of PyTorch
-    sum in different orders.
+    sum in different orders. So do threads, and one alone gives the same digits whatever their number.
     """
+    import torch
     subject = WiredBrainModel(identifier, network, commitment)
-    return {region: _of_region(subject, region, commitment.time_bins.get(region) or ANY_TIME, units)
-            for region in sorted(commitment.regions)}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return {region: _of_region(subject, region, commitment.time_bins.get(region) or ANY_TIME, units)
+                for region in sorted(commitment.regions)}
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _of_region(subject: WiredBrainModel, region: str, time_bins, units: int) -> dict:

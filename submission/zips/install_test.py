@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,31 +66,45 @@ def install_test(submission: Submission, *, prepared: Path | None = None,
         DataUnavailable: the package index cannot be reached. WiringError: there is no Python 3.11, too little room on
             the disk, or `prepared` is no such environment.
     """
+    with _scratch_folder() as folder:
+        return _test(submission, _Scratch(folder), prepared, say)
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    try:
+        with tempfile.TemporaryDirectory(prefix="wiring-install-test-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+    except OSError as error:
+        reason = error.strerror or "files could not be copied"  # of which shutil names every one
+        raise WiringError(f"The scratch environment cannot be made ({reason}). Set TMPDIR to a folder on a disk with "
+                          "room.") from error
+
+
+def _test(submission: Submission, scratch: _Scratch, prepared: Path | None, say: Callable[[str], None]) -> list[Step]:
     plugin, identifier = _only_plugin(submission)
+    say("environment ...")
+    started = time.perf_counter()
+    scratch.make(prepared)
+    say(f"environment: {scratch.describe()} ({time.perf_counter() - started:.0f} s)")
+    target = scratch.platform() / "models" / plugin
+    submission.unpack(plugin, target)
     steps: list[Step] = []
-    with tempfile.TemporaryDirectory(prefix="wiring-install-test-", ignore_cleanup_errors=True) as folder:
-        scratch = _Scratch(Path(folder))
-        say("environment ...")
-        started = time.perf_counter()
-        scratch.make(prepared)
-        say(f"environment: {scratch.describe()} ({time.perf_counter() - started:.0f} s)")
-        target = scratch.platform() / "models" / plugin
-        submission.unpack(plugin, target)
-        for step in _run(scratch, target, identifier):
-            say(f"{step.name}: {'passed' if step.passed else 'FAILED'}{', ' + step.detail if step.detail else ''} "
-                f"({step.seconds:.0f} s)")
-            steps.append(step)
-            if not step.passed:
-                break
+    for step in _run(scratch, target, identifier):
+        say(f"{step.name}: {'passed' if step.passed else 'FAILED'}{', ' + step.detail if step.detail else ''} "
+            f"({step.seconds:.0f} s)")
+        steps.append(step)
+        if not step.passed:
+            break
     return steps
 
 
 def _run(scratch: _Scratch, target: Path, identifier: str) -> Iterator[Step]:
+    if (target / "setup.py").is_file():
+        yield scratch.step("setup.py", ["-m", "pip", "install", "-q", target], home=Path.home())
     if (target / "requirements.txt").is_file():
         yield scratch.step("requirements", ["-m", "pip", "install", "-q", "-r", target / "requirements.txt"],
                            home=Path.home())
-    if (target / "setup.py").is_file():
-        yield scratch.step("setup.py", ["-m", "pip", "install", "-q", target], home=Path.home())
     loaded = scratch.step("loading", ["-c", LOAD, identifier])
     if loaded.passed:
         found = json.loads(loaded.output.splitlines()[-1])
@@ -157,13 +172,14 @@ class _Scratch:
     def _stand_on(self, prepared: Path) -> None:
         """An environment that sees the prepared one's packages, but has a copy of the platform to itself."""
         theirs = prepared / self._python.relative_to(self._env)
-        code = (f"import sysconfig, importlib.util; spec = importlib.util.find_spec('{PACKAGE}'); "
-                "print(sysconfig.get_paths()['purelib']); print(spec.origin if spec else '')")
+        code = (f"import sysconfig; from importlib.util import find_spec; spec = find_spec('{PACKAGE}'); "
+                "print(sysconfig.get_paths()['purelib']); "
+                "print(spec.origin if spec and find_spec('pytest_check') else '')")
         found = subprocess.run([theirs, "-c", code], capture_output=True, text=True) if theirs.exists() else None
         packages, origin = found.stdout.splitlines() if found and not found.returncode else ("", "")
         if not origin:
-            raise WiringError(f"{prepared} is no virtual environment with {PACKAGE} in it. Make one with `python3.11 "
-                              f"-m venv DIR` and `DIR/bin/pip install '{DISTRIBUTION}'`.")
+            raise WiringError(f"{prepared} is no virtual environment with {DISTRIBUTION} in it. Make one with "
+                              f"`python3.11 -m venv DIR` and `DIR/bin/pip install '{DISTRIBUTION}'`.")
         _require(subprocess.run([theirs, "-m", "venv", "--without-pip", self._env], capture_output=True, text=True),
                  "A virtual environment could not be made.")
         source = Path(origin).parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,13 +21,12 @@ from wiring_plugins import (BatchNorm, Recipe, Registry, Statistics, WeightsRef,
 from . import rules
 from .archive import open_submission
 from .platform import platform_folder, taken_names
+from .rebuild import refuse_another
 from .reference import bibtex
-from .vendor import EVERYTHING, CannotCarry, Carried, vendor
+from .vendor import EVERYTHING, CannotCarry, Carried, Name, vendor
 
 CARRIED = "wiring_submission.zips.carried"
 OWN = ("wiring_plugins", "wiring_submission")
-NEVER_REACHED = ("wiring_plugins.delta", "wiring_plugins.weights_io", "wiring_plugins.plugins")
-"""What wiring a model imports for trained weights, which a submission keeps in its own file, and for plugins."""
 
 PLATFORM_PROVIDES = frozenset({"numpy", "torch", "torchvision", "scipy", "sklearn", "pandas", "xarray", "PIL", "psutil",
                                "cv2", "h5py", "tqdm", "yaml", "brainscore_vision", "brainscore_core"})
@@ -66,14 +66,19 @@ def pack(name: str, path: str | Path | None = None, *, registry: Registry | None
     """
     if platform_folder() is None:
         raise WiringError("Packing records the model with the package brainscore-vision, which is not installed for "
-                          "this Python. It runs on Python 3.11: `pip install wiring-plugins` in such an environment.")
+                          "this Python. It runs on Python 3.11: install this package for that.")
     registry = registry or load_registry()
     recipe = resolve(name, registry)
     identifier = identify(recipe, identifier)
     path = Path(path or f"{identifier}.zip")
     with _early(path) as part:
         model = _Model.build(recipe, registry)
-        files = _plugin_files(model, identifier, hosted)
+        files = _plugin_files(model, identifier)
+        refuse_another(files, fingerprint(model.network.state_dict()), name)
+        if hosted:
+            files["hosted.json"] = _json(_storage_place(hosted, files.pop("weights.safetensors")))
+        elif len(files["weights.safetensors"]) > HOSTED_ABOVE:
+            raise _too_large(name, files["weights.safetensors"])
         write_zip(part, identifier, files)
         _refuse_broken(part, name)
     return Packed(name=name, identifier=identifier, path=path, size=path.stat().st_size, tensors=len(model.stored))
@@ -94,7 +99,8 @@ def identify(recipe: Recipe, wanted: str | None = None) -> str:
     Raises:
         WiringError: the platform holds it already, or it has other letters.
     """
-    identifier = wanted or re.sub(r"[^a-z0-9]+", "_", recipe.name.lower()).strip("_")
+    name = recipe.name.removesuffix(".safetensors").lower()
+    identifier = wanted or re.sub(r"[^a-z0-9]+", "_", name).strip("_")
     if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", identifier):
         raise WiringError(f"{identifier!r} is no identifier that the platform takes. Use a-z, 0-9 and _, such as "
                           "'wiring_gabor_frozen_v2'.")
@@ -131,15 +137,10 @@ def _at_birth(recipe: Recipe) -> Recipe:
     return replace(recipe, weights=WeightsRef(), batch_norm=BatchNorm(statistics="unit"))
 
 
-def _plugin_files(model: _Model, identifier: str, hosted: str | None) -> dict[str, bytes]:
+def _plugin_files(model: _Model, identifier: str) -> dict[str, bytes]:
     """Path in the plugin's folder -> content."""
     recipe, registry = model.recipe, model.registry
     weights = model.weights_file()
-    if hosted is None and len(weights) > HOSTED_ABOVE:
-        raise WiringError(
-            f"{recipe.name} has {len(weights) / 2**20:.0f} MiB of weights that wiring does not give, and the site "
-            f"takes zips of 50 MiB. `wiring pack {recipe.name} --weights FILE.safetensors` writes them to a file for "
-            "the site's large-file upload; then pack with `--hosted URL`. docs/submitting.md shows the steps.")
     parts, carried, statistics = _parts(recipe, registry)
     commitment = registry.commitment(recipe)
     described = {
@@ -149,11 +150,10 @@ def _plugin_files(model: _Model, identifier: str, hosted: str | None) -> dict[st
         "parts": parts,
         "fingerprint": fingerprint(model.network.state_dict()),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
-        "hosted": None if hosted is None else _storage_place(hosted, weights),
     }
     files = {path: text.encode() for path, text in {**carried.files, **statistics}.items()}
     files["wiring_plugins/__init__.py"] = f'"""What this model needs of wiring-plugins {__version__}."""\n'.encode()
-    files |= {
+    return files | {
         "__init__.py": _INIT.format(identifier=identifier, name=recipe.name).encode(),
         "test.py": Path(__file__).with_name("carried").joinpath("test.py").read_bytes(),
         "requirements.txt": _requirements(carried.foreign).encode(),
@@ -161,8 +161,8 @@ def _plugin_files(model: _Model, identifier: str, hosted: str | None) -> dict[st
         "expected.json": _json(_expectations(model, identifier)),
         "reference.bib": bibtex(recipe).encode(),
         f"region_layer_map/{identifier}.json": _json(dict(commitment.regions)),
+        "weights.safetensors": weights,
     }
-    return files if hosted else {**files, "weights.safetensors": weights}
 
 
 _INIT = '''"""{name}, made by wiring-plugins: its weights are drawn from a recipe when the model is loaded."""
@@ -180,37 +180,47 @@ def _parts(recipe: Recipe, registry: Registry) -> tuple[dict, Carried, dict[str,
     steps = {step for init in recipe.init.values() for step in init.steps()}
     kinds = [registry.initializer(kind) for kind in sorted({step.kind for step in steps})]
     sources = sorted({step.source for step in steps} - {None})
-    build = _reference(architecture.build, f"the architecture {architecture.name!r}")
-    samples = {kind.name: {"sample": _reference(kind.sample, f"the initialiser {kind.name!r}"),
-                           "needs": sorted(kind.needs)} for kind in kinds}
+    build = _definition(architecture.build, f"the architecture {architecture.name!r}")
+    samples = {kind.name: _definition(kind.sample, f"the initialiser {kind.name!r}") for kind in kinds}
     loads, texts = {}, {}
     for name in sources:
         loaded, file = registry.source(name).load, None
         if isinstance(statistics := loaded(), Statistics):
             loaded, file = decode_statistics, f"statistics/{name}.json"
             texts[file] = encode_statistics(statistics)
-        loads[name] = {"load": _reference(loaded, f"the statistics {name!r}"), "file": file}
+        loads[name] = _definition(loaded, f"the statistics {name!r}"), file
     parts = {
-        "architecture": {"name": architecture.name, "build": build, "layers": to_plain(architecture.layers)},
-        "initializers": samples,
-        "statistics": loads,
+        "architecture": {"name": architecture.name, "build": _reference(build),
+                         "layers": to_plain(architecture.layers)},
+        "initializers": {kind.name: {"sample": _reference(samples[kind.name]), "needs": sorted(kind.needs)}
+                         for kind in kinds},
+        "statistics": {name: {"load": _reference(load), "file": file} for name, (load, file) in loads.items()},
     }
-    references = [tuple(reference.split(":")) for reference in
-                  (build, *(item["sample"] for item in samples.values()), *(item["load"] for item in loads.values()))]
-    own = {*OWN, *(module.split(".")[0] for module, _ in references)}
+    named = [name for name in (build, *samples.values(), *(load for load, _ in loads.values())) if _is_copied(name)]
+    own = {*OWN, *(module.split(".")[0] for module, _ in named)}
     place = {f"{CARRIED}.{module}": module for module in ("model", "tensors", "gratings")}
-    roots = [(f"{CARRIED}.model", EVERYTHING), (f"{CARRIED}.gratings", EVERYTHING), *references]
-    return parts, vendor(roots, own=own, place=place, leave=NEVER_REACHED), texts
+    roots = [(f"{CARRIED}.model", EVERYTHING), (f"{CARRIED}.gratings", EVERYTHING), *named]
+    return parts, vendor(roots, own=own, place=place), texts
 
 
-def _reference(definition, owner: str) -> str:
-    """`module:name` of a function or class at the top level of its module."""
-    module, name = getattr(definition, "__module__", None), getattr(definition, "__qualname__", "")
+def _definition(found, owner: str) -> Name:
+    """The module of a function or class and its name there."""
+    module, name = getattr(found, "__module__", None), getattr(found, "__qualname__", "")
     if module is None or not name.isidentifier():
-        raise CannotCarry(f"{owner.capitalize()} is made by {definition!r}, which has no name in a module's text, so "
+        raise CannotCarry(f"{owner.capitalize()} is made by {found!r}, which has no name in a module's text, so "
                           "its source cannot be copied into a submission. Define it with `def` or `class` at top "
                           "level.")
-    return f"{module}:{name}"
+    return module, name
+
+
+def _is_copied(definition: Name) -> bool:
+    """Whether the submission needs a copy: the platform brings its own packages, such as torchvision."""
+    return definition[0].split(".")[0] not in PLATFORM_PROVIDES
+
+
+def _reference(definition: Name) -> str:
+    """`module:name` as the submission imports it: copies relatively, with a dot before them."""
+    return f"{'.' if _is_copied(definition) else ''}{':'.join(definition)}"
 
 
 def _requirements(foreign: frozenset[str]) -> str:
@@ -228,6 +238,13 @@ def _expectations(model: _Model, identifier: str) -> dict:
     return {"identifier": identifier, "regions": expectations(identifier, model.network, commitment, units=UNITS)}
 
 
+def _too_large(name: str, weights: bytes) -> WiringError:
+    return WiringError(
+        f"{name} has {len(weights) / 2**20:.0f} MiB of weights that wiring does not give, and the site takes zips of "
+        f"50 MiB. `wiring pack {shlex.quote(name)} --weights FILE.safetensors` writes them to a file for the site's "
+        "large-file upload; then pack with `--hosted URL`. docs/submitting.md shows the steps.")
+
+
 def _storage_place(url: str, weights: bytes) -> dict[str, str]:
     """The arguments of the platform's `load_weight_file` for the URL that its large-file upload gives."""
     parsed = urlparse(url)
@@ -242,7 +259,11 @@ def _storage_place(url: str, weights: bytes) -> dict[str, str]:
 
 
 def _json(value) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    try:
+        return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    except TypeError as error:
+        raise CannotCarry(f"{error}, and a submission keeps its recipe as JSON. Give params as plain numbers, texts "
+                          "and lists.") from error
 
 
 def write_zip(path: Path, identifier: str, files: Mapping[str, bytes]) -> None:
@@ -275,8 +296,7 @@ def _refuse_broken(path: Path, name: str) -> None:
 @contextmanager
 def _early(path: Path) -> Iterator[Path]:
     """:func:`wiring_plugins.files.replacing`, which tries at once, not after the work, whether it can write."""
-    if path.is_dir():
-        raise WiringError(f"{path} is a folder. Give the path of a file, such as {path / 'model.zip'}.")
     with replacing(path) as part:
         part.touch()
+        part.unlink()  # a kill during the work leaves nothing behind
         yield part

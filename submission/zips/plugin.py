@@ -69,10 +69,11 @@ def wiring_commands(app):
 
     def _pack_one(name: str, output: Path | None, **options) -> None:
         from .pack import pack
+        from shlex import quote
         packed = pack(name, output, **options)
         typer.echo(f"{packed.path}: {packed.name} as {packed.identifier}, {packed.size / 1e6:.2f} MB, {packed.tensors} "
                    "tensors stored and the rest drawn again when it is loaded. "
-                   f"Next: `wiring check {packed.path} --install-test`.")
+                   f"Next: `wiring check {quote(str(packed.path))} --install-test`.")
 
     def _pack_all(folder: Path) -> None:
         from wiring_plugins import load_registry
@@ -90,7 +91,8 @@ def wiring_commands(app):
             raise WiringError(f"{len(failed)} of {len(registry.recipes)} models were not packed: {', '.join(failed)}.")
 
     def _write_weights(name: str, path: Path) -> None:
+        from shlex import quote
         from .pack import stored_weights
         sha256 = stored_weights(name, path)
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256}. Upload it on the site as a large "
-                   f"file, then: `wiring pack {name} --hosted URL`.")
+                   f"file, then: `wiring pack {quote(name)} --hosted URL`.")

@@ -17,11 +17,8 @@ WORKS = {
 
 
 def bibtex(recipe: Recipe) -> str:
-    """One entry: the first work in the recipe's reference that is known here, or else one of the model itself.
+    """One entry: the first work in the recipe's reference that is known here; empty if none is.
 
-    The platform shows no reference for an entry without a url, and asks for exactly one entry.
+    The platform links a model to exactly one entry, and to none that lacks author, year or url.
     """
-    cited = [work.strip() for work in recipe.reference.split(";")]
-    known = next((WORKS[work] for work in cited if work in WORKS), None)
-    return known or (f"@misc{{{recipe.name},\n  title = {{{recipe.name}}},\n"
-                     f"  note = {{Wired by wiring-plugins. {recipe.reference}}}\n}}\n")
+    return next((entry for work, entry in WORKS.items() if work in recipe.reference), "")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
 
@@ -27,19 +28,19 @@ class CannotCarry(WiringError):
     """Code whose needs cannot be read from its text."""
 
 
-def vendor(roots: Iterable[Name], *, own: Iterable[str], place: Mapping[str, str] = MappingProxyType({}),
-           leave: Iterable[str] = ()) -> Carried:
+def vendor(roots: Iterable[Name], *, own: Iterable[str],
+           place: Mapping[str, str] = MappingProxyType({})) -> Carried:
     """Collect what `roots` need.
 
     roots: where to start; the name `"*"` stands for all of a module.
     own: top-level packages whose modules are copied; whatever else is imported stays an import.
     place: where a module goes, if not to its own dotted name.
-    leave: modules that are never reached and not copied, although a function imports them.
 
     Raises:
-        CannotCarry: a definition cannot be found, or is imported in a way that cannot be followed.
+        CannotCarry: a definition cannot be found or told apart from its neighbour, is imported in a way that cannot be
+            followed, or two modules would go to one place.
     """
-    collector = _Collector(frozenset(own), dict(place), frozenset(leave))
+    collector = _Collector(frozenset(own), dict(place))
     for root in roots:
         collector.need(*root)
     return collector.result()
@@ -86,8 +87,8 @@ class _Module:
 
 
 class _Collector:
-    def __init__(self, own: frozenset[str], place: dict[str, str], leave: frozenset[str]):
-        self._own, self._place, self._leave = own, place, leave
+    def __init__(self, own: frozenset[str], place: dict[str, str]):
+        self._own, self._place = own, place
         self._modules: dict[str, _Module] = {}
         self._seen: set[Name] = set()
 
@@ -102,7 +103,13 @@ class _Collector:
             waiting += self._keep(self._module(wanted[0]), wanted[1])
 
     def result(self) -> Carried:
-        files = {self._file(module): self._source(module) for module in self._modules.values() if module.kept}
+        files, owners = {}, {}
+        for module in (module for module in self._modules.values() if module.kept):
+            path = self._file(module)
+            if path in files:
+                raise CannotCarry(f"The modules {owners[path]} and {module.name} would both become {path} in the "
+                                  "submission. Rename yours, or move it into a package.")
+            files[path], owners[path] = self._source(module), module.name
         for path in list(files):
             for parent in Path(path).parents:
                 if parent.parts:
@@ -162,7 +169,7 @@ class _Collector:
                                   f"Write `from {name} import ...`.")
             return None
         source = _absolute(module, node)
-        if source.split(".")[0] not in self._own or source in self._leave:
+        if source.split(".")[0] not in self._own:
             return None
         if name == "*":
             raise CannotCarry(f"{module.name}, line {node.lineno}: `import *` hides what is needed. Name it.")
@@ -211,22 +218,29 @@ class _Collector:
         return self._place.get(name, name)
 
     def _source(self, module: _Module) -> str:
-        kept = [statement for statement in module.statements if statement in module.kept]
-        return "".join(self._text(module, statement) for statement in kept).strip("\n") + "\n"
+        text, blank = "", 0
+        for statement in module.statements:
+            above = takewhile(lambda line: not line.strip(), module.lines[statement.first:statement.last])
+            blank = max(blank, len(list(above)))  # what is left out leaves its distance to what follows
+            if statement in module.kept:
+                text += "\n" * blank + self._text(module, statement).lstrip()
+                blank = 0
+        return text.strip("\n") + "\n"
 
     def _text(self, module: _Module, statement: _Statement) -> str:
-        lines = module.lines[statement.first:statement.last]
-        edits = []
-        top = isinstance(statement.node, (ast.Import, ast.ImportFrom))
-        for node in ast.walk(statement.node):
-            if isinstance(node, (ast.Import, ast.ImportFrom)) and not _is_future(node):
-                written = self._import_text(module, node, module.names if top else None)
-                if written != ast.unparse(node):
-                    edits.append((node.lineno, node.end_lineno, " " * node.col_offset + written.replace(
-                        "\n", "\n" + " " * node.col_offset) + "\n"))
-        for first, last, text in sorted(edits, reverse=True):
-            lines[first - 1 - statement.first:last - statement.first] = [text]
-        return "".join(lines)
+        lines = [line.encode() for line in module.lines[statement.first:statement.last]]  # columns count bytes
+        imports = [node for node in ast.walk(statement.node)
+                   if isinstance(node, (ast.Import, ast.ImportFrom)) and not _is_future(node)]
+        top = statement.node in imports
+        for node in sorted(imports, key=lambda node: (node.lineno, node.col_offset), reverse=True):
+            written = self._import_text(module, node, module.names if top else None)
+            if written == ast.unparse(node):
+                continue
+            first, last = node.lineno - 1 - statement.first, node.end_lineno - 1 - statement.first
+            before, after = lines[first][:node.col_offset], lines[last][node.end_col_offset:]
+            between = b"; " if before.strip() else b"\n" + before
+            lines[first:last + 1] = [before + written.encode().replace(b"\n", between) + after]
+        return b"".join(lines).decode()
 
     def _import_text(self, module: _Module, node: ast.Import | ast.ImportFrom, names: set[str] | None) -> str:
         """The import statement, or several, of those of its names that are needed (None: all)."""
@@ -267,7 +281,7 @@ def _read(name: str) -> _Module:
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         raise CannotCarry(f"The source of module {name} cannot be found, so it cannot be copied into a submission.")
     text = Path(spec.origin).read_text(encoding="utf-8")
-    lines = text.splitlines(keepends=True)
+    lines = [f"{line}\n" for line in text.split("\n")]  # as Python counts them: a form feed ends none
     statements: list[_Statement] = []
     for number, node in enumerate(ast.parse(text).body):
         first = statements[-1].last if statements else 0
@@ -275,6 +289,9 @@ def _read(name: str) -> _Module:
         if docstring and number and statements:  # the documentation of the definition above it
             statements[-1].last = node.end_lineno
             continue
+        if statements and node.lineno <= first:
+            raise CannotCarry(f"{name}, line {node.lineno}, holds two statements, of which one may be needed without "
+                              "the other. Give each a line of its own.")
         binds = _bound(node)
         always = docstring or _is_future(node) or not (binds or _is_typing_only(node))
         statements.append(_Statement(node, first, node.end_lineno, binds, always))
@@ -300,7 +317,7 @@ def _is_future(node: ast.stmt) -> bool:
 
 
 def _is_typing_only(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
 def _absolute(module: _Module, node: ast.ImportFrom) -> str:

@@ -1,6 +1,7 @@
 """One wired model as a Brain-Score plugin: wired again from its recipe whenever it is loaded, then given its numbers.
 
-`recipe.json` says how the model is wired, `weights.safetensors` holds the tensors that wiring alone does not give.
+`recipe.json` says how the model is wired. `weights.safetensors` holds the tensors that wiring alone does not give, or
+`hosted.json` says where the platform keeps that file.
 """
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from wiring_plugins import (Architecture, Commitment, CorruptFile, Initializer, Layer, Recipe, Registry,
-                            StatisticsSource, from_plain, wire)
+                            StatisticsSource, from_plain, wire_uncalibrated)
 
 from ...brain_model import WiredBrainModel
 from .tensors import read_tensors
@@ -47,9 +48,9 @@ def build_network():
     """
     import torch
     described = _described()
-    network = wire(from_plain(Recipe, described["recipe"]), _registry(described))
+    network = wire_uncalibrated(from_plain(Recipe, described["recipe"]), _registry(described))
     state = network.state_dict()
-    for name, values in read_tensors(_weights_file(described), described["weights_sha256"]).items():
+    for name, values in read_tensors(_weights_file(), described["weights_sha256"]).items():
         if name not in state or tuple(state[name].shape) != values.shape:
             raise CorruptFile(f"The stored tensor {name} {values.shape} does not fit the network.")
         state[name] = torch.from_numpy(values)
@@ -58,12 +59,16 @@ def build_network():
 
 
 def get_bibtex(identifier: str) -> str:
-    """The publication that the model rests on."""
+    """The publication that the model rests on; empty if the platform would know none."""
     return (HERE / "reference.bib").read_text(encoding="utf-8")
 
 
 def _described() -> dict:
-    return json.loads((HERE / "recipe.json").read_text(encoding="utf-8"))
+    return _json("recipe.json")
+
+
+def _json(name: str) -> dict:
+    return json.loads((HERE / name).read_text(encoding="utf-8"))
 
 
 def _registry(described: dict) -> Registry:
@@ -88,15 +93,15 @@ def _statistics(load: str, file: str | None):
 
 
 def _find(reference: str):
-    """The definition that `package.module:name` stands for, from the copies beside this file."""
+    """The definition that `module:name` stands for: from the copies beside this file if the module begins with a dot."""
     module, name = reference.split(":")
-    return getattr(import_module(f".{module}", __package__), name)
+    return getattr(import_module(module, __package__), name)
 
 
-def _weights_file(described: dict) -> Path:
+def _weights_file() -> Path:
     """The stored tensors: in this folder, or from the platform's storage of large files."""
-    hosted = described["hosted"]
-    if hosted is None:
-        return HERE / "weights.safetensors"
+    packed = HERE / "weights.safetensors"
+    if packed.exists():
+        return packed
     from brainscore_core.supported_data_standards.brainio.s3 import load_weight_file
-    return Path(load_weight_file(**hosted))
+    return Path(load_weight_file(**_json("hosted.json")))
