@@ -15,6 +15,7 @@ from wiring_plugins import (Architecture, BatchNorm, Commitment, Init, Layer, La
 from wiring_plugins.counting import count
 from wiring_plugins.fitting.fit import fit_distribution
 from wiring_plugins.seeding import quick_normal
+from wiring_plugins.statistics.types import LayerStatistics, Mixture
 
 REGISTRY = load_registry()
 SAME_FOR_ALL_SEEDS = {"constant"}
@@ -187,6 +188,37 @@ def test_drawn_gabors_keep_to_the_ranges_of_the_fits(name, monkeypatch):
     for column, field in ((0, "frequency"), (2, "sigma_x"), (3, "sigma_y"), (5, "x"), (6, "y"), (7, "scale")):
         values = getattr(seen[0], field)
         assert (values >= table[..., column].min(axis=0)).all() and (values <= table[..., column].max(axis=0)).all(), field
+
+
+@pytest.mark.parametrize("name", ["kernel-normal", "best-distribution"])
+def test_every_kernel_has_the_deviation_of_its_own_in_the_source(name):
+    source = REGISTRY.source("googlenet").load().layer("V2.conv2")
+    weights = drawn(Init(name, source="googlenet", layer="V2.conv2"), source.shape)
+    found = weights.reshape(len(weights), -1).std(axis=1)
+    assert np.corrcoef(found, source.kernels.std)[0, 1] > 0.9
+
+
+def test_whole_kernels_keep_their_channels_and_repeat_them():
+    means = np.arange(12, dtype=np.float32).reshape(1, 12)
+    mixture = Mixture(weights=np.ones(1, np.float32), means=means, cholesky=np.zeros((1, 12), np.float32))
+    source = LayerStatistics(shape=(9, 3, 2, 2), whole_kernels=mixture)
+    weights = REGISTRY.initializer("kernel-mixture").sample(
+        layer_rng(0, "x"), (2, 5, 2, 2), LayerContext(layer="x", statistics=source))
+    assert np.array_equal(weights[1], means.reshape(3, 2, 2)[[0, 1, 2, 0, 1]])
+
+
+@pytest.mark.parametrize("init", [
+    Init("kaiming"), Init("uniform"), Init("distribution"), Init("sign", params={"negative": 0.1, "positive": 0.3}),
+    Init("kernel-convolution")], ids=str)
+def test_weights_have_the_size_of_kaiming_s(init):
+    weights = drawn(init, (64, 48, 3, 3)).astype(float)
+    assert np.sqrt((weights ** 2).mean()) == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.03)
+
+
+def test_signs_have_their_shares_and_correlations_their_bound():
+    weights = drawn(Init("sign", params={"negative": 0.1, "positive": 0.3}), (64, 48, 3, 3))
+    assert (weights < 0).mean() == pytest.approx(0.1, abs=0.01) and (weights > 0).mean() == pytest.approx(0.3, abs=0.01)
+    assert np.abs(drawn(Init("correlation"), (64, 48, 3, 3))).max() == pytest.approx(0.25)
 
 
 def test_previous_std_gives_each_input_the_moments_of_the_kernel_that_makes_it():
