@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wiring_plugins import (BatchNorm, CorruptFile, DataUnavailable, NotEnoughMemory, WiringError, architecture_of,
-                            build_model, fingerprint, load_host, load_registry, read_delta, wire)
+from wiring_plugins import (BatchNorm, CorruptFile, DataUnavailable, Init, NotEnoughMemory, WiringError, architecture_of,
+                            build_model, fingerprint, load_host, load_registry, read_delta, resolve, wire)
 from wiring_plugins.delta import _same as same_tensor
 from wiring_plugins.delta import tensor_fingerprint
 from wiring_training import Condition, Hardware, export, train
@@ -591,6 +591,23 @@ def test_continuing_from_a_run_keeps_what_it_had_learned(run, tmp_path, tiny_reg
     assert list(second.ledger["borrowed"]) == [f"weights {first.run}"]
     with pytest.raises(WiringError, match="does not fit"):
         run("tiny-it", data="synthetic:80:5", start=first.run, out=tmp_path / "third")
+
+
+def test_what_is_wired_from_another_source_is_trained_and_loaded_by_name(tiny_registry, host, tmp_path):
+    drawn = Init("layer-normal", source="googlenet", layer="V1.conv1")
+    recipe = dataclasses.replace(tiny_registry.recipe("tiny-it"), name="tiny-drawn",
+                                 init={**tiny_registry.recipe("tiny-it").init, "V1.conv": drawn})
+    other = dataclasses.replace(tiny_registry.source("googlenet"), name="other")
+    registry = dataclasses.replace(tiny_registry, recipes={**tiny_registry.recipes, "tiny-drawn": recipe},
+                                   statistics={**tiny_registry.statistics, "other": other})
+    more = {"data": "synthetic:80:4", "out": tmp_path / "run", "condition": SHORT, "hardware": CPU, "registry": registry}
+    result, = train(["tiny-drawn@other"], host=host, **more)
+    assert result.recipe.init["V1.conv"].source == "other"
+    found = resolve(f"tiny-drawn@{result.run}", registry)
+    assert found.name == "tiny-drawn@other@run" and found.init["V1.conv"].source == "other"
+    assert torch.equal(wire(found, registry).V1.conv.weight, wire(recipe, registry).V1.conv.weight)  # never trained
+    with pytest.raises(WiringError, match="wiring train tiny-drawn --from"):
+        train([f"tiny-drawn@{result.run}"], host=host, **more)
 
 
 def test_features_can_be_cached_for_a_decoder_only(run, tmp_path):

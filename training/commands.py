@@ -10,7 +10,8 @@ from .condition import Condition, Hardware
 
 
 def train(
-    recipes: Annotated[list[str], typer.Argument(help="What to train; several learn from one stream of images.")],
+    recipes: Annotated[list[str], typer.Argument(help="What to train, with or without @SOURCE; several learn from one "
+                                                      "stream of images.")],
     data: Annotated[str, typer.Option(help="Image tree (CLASS/IMAGE, or train/ and val/ of such), pack, folder of .tar "
                                            "shards, .tar file, or synthetic:IMAGES[:CLASSES].")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; with several recipes, the folder of theirs.")],
@@ -86,12 +87,12 @@ def train_and_show(recipes, *, condition: Condition, hardware: Hardware, **order
 
     from .distributed import find_device
     from .flops import peak_flops
-    from .loop import train as run
+    from .loop import train as run, untrained
     from .screen import Screen, summary
 
     host = load_host()
     registry = load_registry(host)
-    chosen = [registry.recipe(name) for name in recipes]
+    chosen = [untrained(name, registry) for name in recipes]
     peak = peak_flops(find_device(hardware))
     screen = Screen(chosen, registry, condition, peak and peak * int(os.environ.get("WORLD_SIZE", 1)))
     results = run(chosen, condition=condition, hardware=hardware, host=host, registry=registry, report=screen, **order)
@@ -115,7 +116,7 @@ def export(
     place = out if out.parent.name or out.is_absolute() or out.suffix == ".safetensors" else f"./{out}"
     typer.echo(f"{out}: {facts['recipe']['name']}, {out.stat().st_size / 1e6:.2f} MB, "
                f"{facts['recipe']['classes']} classes, {facts['facts']['ledger']['images']:,} images seen. "
-               f"Score it with: brainscore score --model {facts['recipe']['name']}@{place}")
+               f"Score it with: brainscore score --model {facts['recipe']['name'].partition('@')[0]}@{place}")
 
 
 def add_data_commands(app: typer.Typer) -> None:

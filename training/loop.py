@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wiring_plugins import (NotEnoughMemory, Recipe, Registry, WeightsRef, WiringError, build_delta, is_delta, load_host,
-                            load_registry, read_delta, read_state)
+                            load_registry, read_delta, read_state, resolve)
 
 from .checkpoint import Run
 from .condition import Condition, Hardware
@@ -62,7 +62,7 @@ def train(recipes: Sequence[str | Recipe], *, data: str, out: str | Path, condit
     group = join(hardware)
     try:
         with ExitStack() as stack:
-            recipes = [registry.recipe(recipe) if isinstance(recipe, str) else recipe for recipe in recipes]
+            recipes = [untrained(recipe, registry) if isinstance(recipe, str) else recipe for recipe in recipes]
             training, validation = (open_data(data, split, host.manager) for split in ("train", "val"))
             loaders = _loaders(recipes, training, validation, condition, hardware, group, registry)
             for loader in filter(None, loaders):
@@ -209,6 +209,20 @@ def _compiles(steps: int, hardware: Hardware, group: Group) -> bool:
     graph would break at each of them."""
     pays = group.device.type == "cuda" and steps >= COMPILE_STEPS and (group.world == 1 or hardware.local_batch_norm)
     return hardware.compile == "yes" or hardware.compile == "auto" and pays
+
+
+def untrained(name: str, registry: Registry) -> Recipe:
+    """The recipe of that name, `NAME` or `NAME@SOURCE`, as it is before any training.
+
+    Raises:
+        UnknownName: there is none. WiringError: the name is that of trained weights, `NAME@RUN`.
+    """
+    recipe = resolve(name, registry)
+    if "@" in name and recipe.weights.kind != "generated":
+        base, _, place = name.partition("@")
+        raise WiringError(f"{name!r} names weights that have learned already. To go on from them, give the recipe and "
+                          f"`--from`: wiring train {base} --from {place}.")
+    return recipe
 
 
 def load_start(start: str | Path, registry: Registry) -> Start:

@@ -68,7 +68,7 @@ def trained_in(recipe: Recipe, place: str) -> Recipe:
     if file.is_file() and not is_delta(file):
         return replace(recipe, name=f"{recipe.name}@{path.name}", weights=WeightsRef(kind="full", file=str(file)))
     trained = read_recipe(file)
-    if trained.name != recipe.name:
-        raise WiringError(f"{place} holds weights of {trained.name!r}, not of {recipe.name!r}. "
-                          f"Type {trained.name}@{place}.")
-    return replace(trained, name=f"{recipe.name}@{path.name}", weights=WeightsRef(kind="delta", file=str(file)))
+    base = trained.name.partition("@")[0]  # it may have been wired from another source
+    if base != recipe.name:
+        raise WiringError(f"{place} holds weights of {trained.name!r}, not of {recipe.name!r}. Type {base}@{place}.")
+    return replace(trained, name=f"{trained.name}@{path.name}", weights=WeightsRef(kind="delta", file=str(file)))
