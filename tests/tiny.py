@@ -1,7 +1,11 @@
-"""A tiny architecture for tests of training: two convolutions with normalisation, and a decoder."""
+"""A tiny architecture for tests of training: two convolutions with normalisation, and a decoder; and short trainings."""
 from __future__ import annotations
 
 from wiring_plugins import Architecture, BatchNorm, Commitment, Init, Layer, Recipe, hookimpl
+from wiring_training import Condition, Hardware
+
+SHORT = Condition(images=60, image_size=32, batch_size=16, epochs=2)
+CPU = Hardware(device="cpu")
 
 
 def build():
@@ -44,3 +48,10 @@ def wiring_architectures():
 def wiring_recipes():
     return [recipe("tiny-all", "V1", "IT", "decoder"), recipe("tiny-it", "IT.conv", "decoder"),
             recipe("tiny-decoder", "decoder", policy="frozen")]
+
+
+def weights_hash(result) -> str:
+    """Fingerprint of what a training's newest checkpoint holds."""
+    from wiring_plugins import fingerprint
+    from wiring_training.checkpoint import Run
+    return fingerprint(Run(result.run).newest().delta.tensors)
