@@ -25,7 +25,7 @@ from .weights_io import check_file, fingerprint, load_weights
 if TYPE_CHECKING:
     import torch
 
-DELTA_FORMAT = "wiring-delta-1"
+DELTA_FORMAT = "wiring-delta-2"
 OPTIMIZER = "optimizer/"
 """Tensors under this prefix belong to a checkpoint of a run, not to the model."""
 

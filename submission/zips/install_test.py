@@ -208,7 +208,7 @@ class _Scratch:
 
 def _only_plugin(submission: Submission) -> tuple[str, str]:
     """Folder and identifier of the one model in a zip that breaks no rule."""
-    from .rules import site_ids
+    from .registrations import site_ids
     plugin, = submission.plugins
     identifier, = site_ids(submission, plugin)
     return plugin, identifier

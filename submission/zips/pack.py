@@ -152,7 +152,7 @@ def _plugin_files(model: _Model, identifier: str) -> dict[str, bytes]:
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     files = {path: text.encode() for path, text in {**carried.files, **statistics}.items()}
-    files["wiring_plugins/__init__.py"] = f'"""What this model needs of wiring-plugins {__version__}."""\n'.encode()
+    files["wiring_plugins/__init__.py"] = _COPIES.format(version=__version__).encode()
     return files | {
         "__init__.py": _INIT.format(identifier=identifier, name=recipe.name).encode(),
         "test.py": Path(__file__).with_name("carried").joinpath("test.py").read_bytes(),
@@ -164,6 +164,12 @@ def _plugin_files(model: _Model, identifier: str) -> dict[str, bytes]:
         "weights.safetensors": weights,
     }
 
+
+_COPIES = '''"""What this model needs of wiring-plugins {version}.
+
+MIT licence, copyright (c) 2026 The wiring-plugins developers: whoever passes these files on passes on this notice.
+"""
+'''
 
 _INIT = '''"""{name}, made by wiring-plugins: its weights are drawn from a recipe when the model is loaded."""
 from brainscore_vision import model_registry

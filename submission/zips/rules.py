@@ -5,7 +5,6 @@ The numbers are those of `docs/submitting.md`. A rule looks at one thing alone, 
 from __future__ import annotations
 
 import ast
-import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,23 +13,13 @@ from pathlib import PurePosixPath
 from wiring_plugins import WiringError
 
 from .archive import MACOS, Submission
+from .environments import impossible_requirements, named_environments, other_pythons
 from .platform import REGISTRATION, platform_folder, taken_names
+from .registrations import SITE_ID, all_ids, init_code, registrations, site_ids, unusable_lines, with_init
 
 MAX_BYTES = 50 << 20
 OTHER_PLUGINS = frozenset({"benchmarks", "data", "metrics"})
-SITE_ID = re.compile(r"model_registry\['(.+?)'\]")
 CORE_ID = re.compile(r"model_registry\[.*\]")
-
-PLATFORM_NEEDS = {
-    "numpy": "<2", "pandas": "<3", "scikit-learn": "<1.6", "xarray": "<2022.6", "importlib-metadata": "<5",
-    "torch": ">=2.6", "torchvision": ">=0.21", "pyyaml": ">=6.0.3,<7",
-}
-"""Versions of packages that brainscore-vision 2.4 and brainscore-core 2.5 ask for."""
-
-PLATFORM_PYTHON = {"python_version": "3.11", "python_full_version": "3.11.9", "platform_system": "Linux",
-                   "sys_platform": "linux", "os_name": "posix", "platform_machine": "x86_64"}
-"""What the markers of a requirement say of the platform's machines."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -136,7 +125,7 @@ def _plugin_parts(zip_: Submission) -> Iterator[str]:
 
 
 def _init_encoding(zip_: Submission) -> Iterator[str]:
-    for plugin in _with_init(zip_):
+    for plugin in with_init(zip_):
         try:
             zip_.read(plugin, "__init__.py").decode()
         except UnicodeDecodeError as error:
@@ -144,47 +133,47 @@ def _init_encoding(zip_: Submission) -> Iterator[str]:
 
 
 def _site_sees_id(zip_: Submission) -> Iterator[str]:
-    for plugin in _with_init(zip_):
-        if not site_ids(zip_, plugin) and not _unusable_lines(zip_, plugin):
-            quoted = re.search(r'model_registry\["(.+?)"\]', _code(zip_, plugin))
+    for plugin in with_init(zip_):
+        if not site_ids(zip_, plugin) and not unusable_lines(zip_, plugin):
+            quoted = re.search(r'model_registry\["(.+?)"\]', init_code(zip_, plugin))
             yield (f"models/{plugin}/__init__.py registers {quoted[1]!r} in double quotes" if quoted else
                    f"models/{plugin}/__init__.py registers nothing")
 
 
 def _hyphens(zip_: Submission) -> Iterator[str]:
-    yield from (repr(name) for name in _all_ids(zip_) if "-" in name or (" " in name and "'" not in name))
+    yield from (repr(name) for name in all_ids(zip_) if "-" in name or (" " in name and "'" not in name))
 
 
 def _one_id(zip_: Submission) -> Iterator[str]:
-    if len(ids := _all_ids(zip_)) > 1:
+    if len(ids := all_ids(zip_)) > 1:
         yield f"{len(ids)} identifiers: {', '.join(ids)}"
 
 
 def _taken(zip_: Submission) -> Iterator[str]:
-    names = dict.fromkeys([*_all_ids(zip_), *zip_.plugins])
+    names = dict.fromkeys([*all_ids(zip_), *zip_.plugins])
     yield from (repr(name) for name in names if name.lower() in taken_names())
 
 
 # What the platform's own code and tests look at ----------------------------------------------------------------------
 
 def _literal(zip_: Submission) -> Iterator[str]:
-    for plugin in _with_init(zip_):
-        yield from (f"models/{plugin}/__init__.py: {line}" for line in _unusable_lines(zip_, plugin))
+    for plugin in with_init(zip_):
+        yield from (f"models/{plugin}/__init__.py: {line}" for line in unusable_lines(zip_, plugin))
 
 
 def _comments(zip_: Submission) -> Iterator[str]:
     """Lines in which the platform reads a registration and Python none: comments and docstrings."""
-    for plugin in _with_init(zip_):
+    for plugin in with_init(zip_):
         tree = _parse(zip_.text(plugin, "__init__.py"))
         live = {node.lineno for node in ast.walk(tree) if isinstance(node, ast.Subscript)} if tree else None
-        for number, line in _registrations(zip_, plugin):
+        for number, line in registrations(zip_, plugin):
             if line.lstrip().startswith("#") or (live is not None and number not in live):
                 yield f"models/{plugin}/__init__.py, line {number}: {line.strip()}"
 
 
 def _later_bracket(zip_: Submission) -> Iterator[str]:
-    for plugin in _with_init(zip_):
-        for number, line in _registrations(zip_, plugin):
+    for plugin in with_init(zip_):
+        for number, line in registrations(zip_, plugin):
             meant = REGISTRATION.search(line)
             read = CORE_ID.search(line)[0][len("model_registry['"):-len("']")] if meant else None
             if meant and read != meant[1] and not line.lstrip().startswith("#"):
@@ -192,14 +181,14 @@ def _later_bracket(zip_: Submission) -> Iterator[str]:
 
 
 def _registered_once(zip_: Submission) -> Iterator[str]:
-    lines = [line for plugin in _with_init(zip_) for _, line in _registrations(zip_, plugin)
+    lines = [line for plugin in with_init(zip_) for _, line in registrations(zip_, plugin)
              if not line.lstrip().startswith("#")]
     ids = [match[1] for line in lines if (match := SITE_ID.search(line))]
     yield from (f"{name!r} is registered {ids.count(name)} times" for name in dict.fromkeys(ids) if ids.count(name) > 1)
 
 
 def _folder_name(zip_: Submission) -> Iterator[str]:
-    for plugin in _with_init(zip_):
+    for plugin in with_init(zip_):
         if plugin.startswith("_") or "." in plugin:
             yield f"models/{plugin}/"
 
@@ -217,59 +206,6 @@ def _test_files(zip_: Submission) -> Iterator[str]:
             path = PurePosixPath(file)
             if path.match("test*.py") and file != "test.py":
                 yield f"models/{plugin}/{file}"
-
-
-def _environment_name(zip_: Submission) -> Iterator[str]:
-    for plugin in zip_.plugins:
-        yield from (f"models/{plugin}/environment.yml: {line.strip()}"
-                    for line in _environment(zip_, plugin) if "name" in line)
-
-
-def _environment_python(zip_: Submission) -> Iterator[str]:
-    for plugin in zip_.plugins:
-        pins = [line.split("python=")[1].strip() for line in _environment(zip_, plugin) if "python=" in line]
-        if len(pins) > 1 or not all(pin.startswith("3.11") for pin in pins):
-            yield f"models/{plugin}/environment.yml: {' and '.join('python=' + pin for pin in pins)}"
-
-
-def _environment(zip_: Submission, plugin: str) -> list[str]:
-    return [re.split(r"(?:^|\s)#", line)[0] for line in zip_.text(plugin, "environment.yml").splitlines()]
-
-
-def _requirements(zip_: Submission) -> Iterator[str]:
-    from packaging.requirements import InvalidRequirement, Requirement
-    for plugin in zip_.plugins:
-        wanted: dict[str, list] = {}
-        for text in _requirement_lines(zip_, plugin):
-            try:
-                requirement = Requirement(text)
-            except InvalidRequirement:
-                yield f"{text!r}, which pip cannot read"
-                continue
-            if requirement.marker is None or requirement.marker.evaluate(PLATFORM_PYTHON):
-                wanted.setdefault(re.sub(r"[-_.]+", "-", requirement.name).lower(), []).append(requirement)
-        for name, requirements in wanted.items():
-            if not _some_version(*(item.specifier for item in requirements), PLATFORM_NEEDS.get(name, "")):
-                yield " and ".join(repr(str(item)) for item in requirements)
-
-
-def _requirement_lines(zip_: Submission, plugin: str) -> Iterator[str]:
-    """The requirements that have a name: without comments, options, and what pip fetches from a path or an address."""
-    raw = zip_.read(plugin, "requirements.txt") if "requirements.txt" in zip_.plugin_files(plugin) else b""
-    encoding = "utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    for line in raw.decode(encoding, errors="replace").replace("\r\n", "\n").replace("\\\n", " ").split("\n"):
-        text = re.split(r"(?:^|\s)#|\s--", line)[0].strip()
-        if text and not text.startswith(("-", ".", "/")) and not re.match(r"[\w+.-]+:", text):
-            yield text
-
-
-def _some_version(*specifiers) -> bool:
-    """Whether a version keeps them all. If one does, so does a version that they name, one just above it, or 0."""
-    from packaging.specifiers import SpecifierSet
-    every = SpecifierSet(",".join(filter(None, map(str, specifiers))))
-    named = [item.version.removesuffix(".*") for item in every]
-    versions = ["0", *named, *(f"{version.partition('+')[0]}.0.0.1" for version in named)]
-    return any(every.contains(version, prereleases=True) for version in versions)
 
 
 def _syntax(zip_: Submission) -> Iterator[str]:
@@ -309,35 +245,6 @@ def _single_root(zip_: Submission) -> bool:
 
 def _is_folder_of(name: str, zip_: Submission, folder: str) -> bool:
     return name.startswith(f"{zip_.root}/{folder}/")
-
-
-def _with_init(zip_: Submission) -> list[str]:
-    return [plugin for plugin in zip_.plugins if "__init__.py" in zip_.plugin_files(plugin)]
-
-
-def _code(zip_: Submission, plugin: str) -> str:
-    """The plugin's `__init__.py` as the site reads it: without what follows a `#`."""
-    return "\n".join(line.split("#")[0] for line in zip_.text(plugin, "__init__.py").splitlines())
-
-
-def site_ids(zip_: Submission, plugin: str) -> list[str]:
-    return list(dict.fromkeys(SITE_ID.findall(_code(zip_, plugin))))
-
-
-def _all_ids(zip_: Submission) -> list[str]:
-    return list(dict.fromkeys(name for plugin in _with_init(zip_) for name in site_ids(zip_, plugin)))
-
-
-def _registrations(zip_: Submission, plugin: str) -> list[tuple[int, str]]:
-    """The numbered lines that the platform takes for registrations."""
-    lines = re.split(r"\r\n|\r|\n", zip_.text(plugin, "__init__.py"))  # those of Python: a form feed ends none
-    return [(number, line) for number, line in enumerate(lines, 1) if "model_registry[" in line]
-
-
-def _unusable_lines(zip_: Submission, plugin: str) -> list[str]:
-    """Live registrations whose identifier is not a literal."""
-    return [line.strip() for line in _code(zip_, plugin).splitlines()
-            if "model_registry[" in line and not REGISTRATION.search(line)]
 
 
 def _parse(source: str) -> ast.Module | None:
@@ -412,13 +319,13 @@ RULES = (
     Rule(number="P6", says="The only test file is the plugin's test.py.", find=_test_files,
          reason="The platform runs every test*.py below the folder, and stops at one in a sub-folder.",
          fix="Move the tests into test.py, or rename the file so that it does not begin with 'test'."),
-    Rule(number="P7", says="environment.yml holds the letters 'name' nowhere.", find=_environment_name,
+    Rule(number="P7", says="environment.yml holds the letters 'name' nowhere.", find=named_environments,
          reason="The platform names the environment itself, and searches the text for the letters.",
          fix="Delete the name line."),
-    Rule(number="P8", says="environment.yml pins Python to 3.11 if at all.", find=_environment_python,
+    Rule(number="P8", says="environment.yml pins Python to 3.11 if at all.", find=other_pythons,
          reason="The platform runs on Python 3.11 and stops at another.",
          fix="Write python=3.11, or no pin."),
-    Rule(number="P9", says="requirements.txt agrees with what the platform needs.", find=_requirements,
+    Rule(number="P9", says="requirements.txt agrees with what the platform needs.", find=impossible_requirements,
          reason="The platform needs numpy < 2, pandas < 3, scikit-learn < 1.6, xarray < 2022.6, "
                 "importlib-metadata < 5, torch >= 2.6 and torchvision >= 0.21; pip fails, or breaks every other model.",
          fix="Loosen or drop the line: what the platform depends on is there without being asked for."),
