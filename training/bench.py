@@ -169,7 +169,7 @@ class _Bench:
         from rich.table import Table
 
         from .flops import measured_flops, peak_flops
-        from .learner import device_name
+        from .meter import device_name
         peak, sheet = peak_flops(self.group.device), "data sheet, dense bf16"
         if peak is None:
             peak, sheet = measured_flops(self.group.device), "measured here, fp32 matrix product"

@@ -1,7 +1,6 @@
 """One recipe while it learns: its model, which of it learns, its optimiser, its schedule and its ledger."""
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -16,6 +15,7 @@ from .condition import Condition, Hardware
 from .distributed import Group, share
 from .layout import memory_layout
 from .ledger import Ledger, count_trained
+from .meter import Meter
 from .prune import synflow
 from .schedule import Plateau
 
@@ -108,7 +108,7 @@ class Learner:
         self.counted: Mapping[str, Any] = checkpoint.delta.facts["ledger"] if checkpoint else {}  # when last saved
         if checkpoint:
             self._restore(checkpoint)
-        self.meter = time.perf_counter(), joules(group.device)
+        self.meter = Meter(group)
 
     def learn(self, batch: Batch) -> None:
         """One optimiser step. Nothing here waits for the device."""
@@ -290,11 +290,7 @@ class Learner:
         return borrowed
 
     def _account(self, skipped: list[str]) -> None:
-        now, cost = (time.perf_counter(), joules(self.group.device)), self.ledger.cost
-        used = None if now[1] is None else cost.get("joules", 0.0) + sum(self.group.gather(now[1] - self.meter[1]))
-        self.ledger.cost = {"device": device_name(self.group.device), "processes": self.group.world, "joules": used,
-                            "seconds": cost.get("seconds", 0.0) + now[0] - self.meter[0]}
-        self.meter = now
+        self.ledger.cost = self.meter.add(self.ledger.cost)
         self.ledger.skipped = sorted({*self.ledger.skipped, *skipped})
         self.ledger.steps = self.step
 
@@ -325,31 +321,3 @@ def _take_over(model: torch.nn.Module, start: Start, recipe: Recipe) -> set[str]
         for name, tensor in start.state.items():
             state[name].copy_(tensor)
     return moved
-
-
-def device_name(device: torch.device) -> str:
-    import platform
-    from pathlib import Path
-
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    table = Path("/proc/cpuinfo")
-    lines = table.read_text().splitlines() if table.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{(names or [platform.machine()])[0]}, {torch.get_num_threads()} threads"
-
-
-def joules(device: torch.device) -> float | None:
-    """What the GPU's driver has counted since it was loaded, in joules; None where it, or pynvml, is not there."""
-    if device.type != "cuda":
-        return None
-    try:
-        import pynvml
-        import torch
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode())
-        return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
-    except Exception:  # no such package, or a driver or card that does not count
-        return None
