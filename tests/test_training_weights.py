@@ -2,17 +2,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 from tiny import CPU, SHORT
 from wiring_training import Condition, export
-from wiring_training.checkpoint import Run, read_checkpoint
+from wiring_training.checkpoint import Run, list_in, read_checkpoint
 
 from wiring_plugins import CorruptFile, WiringError, build_model, fingerprint, load_registry, read_delta, wire
 from wiring_plugins.delta import _same as same_tensor
-from wiring_plugins.delta import tensor_fingerprint
+from wiring_plugins.delta import tensor_fingerprint, write_delta
 
 
 def test_exported_weights_are_the_trained_model_bit_for_bit(run, tmp_path, tiny_registry):
@@ -92,12 +93,27 @@ def test_weights_of_another_recipe_or_seed_are_refused(run, tmp_path, tiny_regis
 def test_a_recipe_in_the_manifest_is_built_trained_unless_asked_for_its_birth(run, tmp_path, host, monkeypatch):
     import wiring_weights.plugin as weights
     result, = run("tiny-it")
-    export(result.run, tmp_path / "tiny.safetensors")
+    for _ in range(2):  # the second time, it takes the place of the first
+        list_in(tmp_path / "manifest.json", export(result.run, tmp_path / "tiny.safetensors"))
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
-    monkeypatch.setattr(weights, "manifest", lambda: {"tiny-it": {"file": "tiny.safetensors", "sha256": None}})
+    monkeypatch.setattr(weights, "manifest", weights.manifest.__wrapped__)
+    entry, = json.loads((tmp_path / "manifest.json").read_text())
+    assert entry["classes"] == 4 and entry["ledger"]["updates"] > 0 and 0 <= entry["top1"] <= 1
     registry = load_registry(host)
     trained, born = (fingerprint(build_model(name, registry=registry).state_dict()) for name in ("tiny-it", "tiny-it@birth"))
     assert trained == fingerprint(build_model(f"tiny-it@{result.run}", registry=registry).state_dict()) != born
+
+
+def test_a_manifest_lists_files_of_its_own_folder_and_registered_recipes(run, tmp_path):
+    result, = run("tiny-it")
+    file = export(result.run, tmp_path / "tiny.safetensors")
+    with pytest.raises(WiringError, match="not beside"):
+        list_in(tmp_path / "other" / "manifest.json", file)
+    delta = read_delta(file)
+    write_delta(file, dataclasses.replace(delta, recipe=dataclasses.replace(delta.recipe, name="tiny-it@elsewhere")))
+    with pytest.raises(WiringError, match="registered recipes only"):
+        list_in(tmp_path / "manifest.json", file)
+    assert not (tmp_path / "manifest.json").exists()
 
 
 def test_commands_from_training_to_export(tmp_path, capsys, tree):

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -184,3 +185,25 @@ def export(run: str | Path, out: str | Path, *, step: int | None = None) -> Path
     facts = FrozenMapping({**checkpoint.delta.facts, "licence": LICENCE})
     write_delta(out, replace(checkpoint.delta, facts=facts))
     return Path(out)
+
+
+def list_in(manifest: str | Path, file: str | Path) -> None:
+    """Make `file`, delta weights beside the manifest, those of its recipe: the recipe is built trained from then on.
+
+    Raises:
+        WiringError: the file lies elsewhere, or its recipe is wired from another source than the registered one.
+    """
+    manifest, file = Path(manifest), Path(file)
+    if file.resolve().parent != manifest.resolve().parent:
+        raise WiringError(f"{file} is not beside {manifest}, which lists files of its own folder. Export to "
+                          f"{manifest.parent / file.name}.")
+    content = read_metadata(file)
+    recipe, facts = content["recipe"]["name"], content["facts"]
+    if "@" in recipe:
+        raise WiringError(f"{file} was trained from {recipe!r}, and a manifest lists registered recipes only. Score it "
+                          f"as {recipe.partition('@')[0]}@{file}.")
+    others = [entry for entry in read_json(manifest) if entry["recipe"] != recipe] if manifest.exists() else []
+    entry = {"recipe": recipe, "file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+             "classes": len(facts["classes"]), "data": facts["data"], "top1": facts["top1"], "ledger": facts["ledger"],
+             "licence": facts["licence"]}
+    write_json(manifest, sorted([*others, entry], key=lambda entry: entry["recipe"]))

@@ -106,12 +106,17 @@ def export(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
     step: Annotated[Optional[int], typer.Option(help="Which checkpoint.", show_default="the newest")] = None,
+    manifest: Annotated[Optional[Path], typer.Option(
+        help="Also list the file in that manifest.json beside it, as the weights of its recipe.")] = None,
 ) -> None:
     """Write what a run has learned as delta weights, without the optimiser's state."""
     from wiring_plugins import read_metadata
 
     from .checkpoint import export as write
+    from .checkpoint import list_in
     write(run, out, step=step)
+    if manifest:
+        list_in(manifest, out)
     facts = read_metadata(out)
     place = out if out.parent.name or out.is_absolute() or out.suffix == ".safetensors" else f"./{out}"
     typer.echo(f"{out}: {facts['recipe']['name']}, {out.stat().st_size / 1e6:.2f} MB, "

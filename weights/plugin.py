@@ -1,6 +1,7 @@
 """Trained weights of this package: those that `manifest.json` lists, by recipe.
 
-An entry: `recipe`, `file` (beside the manifest), `sha256`, and for people `data`, `top1` and `ledger`.
+`wiring export RUN -o weights/FILE.safetensors --manifest weights/manifest.json` writes an entry: `recipe`, `file` (beside
+the manifest), `sha256`, and for people `classes`, `data`, `top1`, `ledger` and `licence`.
 """
 import json
 from functools import cache
