@@ -40,7 +40,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Row:
-    """rate: images a second. flops: operations per image; 0 for what does not train. memory: bytes at the peak."""
+    """rate: images a second. flops: operations per image; 0 for what does not train. memory: the GPU's bytes at the peak."""
 
     what: str
     rate: float
@@ -175,7 +175,8 @@ class _Bench:
             peak, sheet = measured_flops(self.group.device), "measured here, fp32 matrix product"
         print(f"{device_name(self.group.device)}: {self.condition.image_size} px, batch {self.condition.batch_size}, "
               f"decoder {decoder}, peak {peak / 1e12:.3g} TFLOP/s ({sheet})")
-        table = Table("", "images/s", "TFLOP/s", "MFU", "memory", box=None, header_style="bold", pad_edge=False)
+        known = ["memory"] if any(row.memory for row in rows) else []  # PyTorch counts that of GPUs only
+        table = Table("", "images/s", "TFLOP/s", "MFU", *known, box=None, header_style="bold", pad_edge=False)
         for row in rows:
             speed = row.rate * row.flops
             table.add_row(row.what, f"{row.rate:,.1f}", f"{speed / 1e12:.3g}" if speed else "",
