@@ -71,7 +71,7 @@ def test_parity_with_the_reference_procedure(reference, path):
 def test_faithful_sampling_agrees_with_a_plain_loop(reference):
     """The procedure as it is described, one kernel and channel at a time, against the vectorised one."""
     layer = reference.layer("V1.conv2")
-    held, (outputs, inputs, *size) = layer.clusters, layer.shape
+    held, (_, inputs, *size) = layer.clusters, layer.shape
     rng, loop = np.random.RandomState(0), np.zeros((16, *layer.shape))
     for weights in loop:
         for kernel in weights:

@@ -38,7 +38,7 @@ def submit(text: str, out: Path, function: Callable, arguments: Mapping[str, Any
     try:
         import submitit
     except ImportError:
-        raise WiringError("--slurm needs submitit. Type: pip install 'wiring-plugins[slurm]'") from None
+        raise WiringError("--slurm needs submitit. Type: pip install submitit") from None
     processes = max(order["gpus"], 1)
     try:
         executor = submitit.AutoExecutor(folder=out / "slurm", cluster=order["cluster"])
