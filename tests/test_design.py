@@ -18,7 +18,7 @@ FORBIDDEN = {
     "wiring_submission": {"wiring_training"},
 }
 PURE = ("architectures", "initializers", "variants")
-IMPURE = {"registry", "plugins", "build", "cli"}
+IMPURE = {"registry", "plugins", "names", "birth", "build", "cli"}
 
 
 def imported(path: Path) -> set[str]:

@@ -12,8 +12,7 @@ from wiring_training import Condition, export
 from wiring_training.checkpoint import Run, list_in, read_checkpoint
 
 from wiring_plugins import CorruptFile, WiringError, build_model, fingerprint, load_registry, read_delta, wire
-from wiring_plugins.delta import _same as same_tensor
-from wiring_plugins.delta import tensor_fingerprint, write_delta
+from wiring_plugins.delta import is_that_tensor, tensor_fingerprint, write_delta
 
 
 def test_exported_weights_are_the_trained_model_bit_for_bit(run, tmp_path, tiny_registry):
@@ -48,7 +47,7 @@ def test_frozen_weights_that_are_drawn_otherwise_are_noticed(run, tmp_path, tiny
         return kaiming.sample(rng, shape, context)[::-1].copy()
 
     weight = torch.randn(16, 64, 3, 3)  # as many numbers in a kernel as in real ones: divisible by powers of two
-    assert not same_tensor(weight.flip(0), tensor_fingerprint(weight))
+    assert not is_that_tensor(weight.flip(0), tensor_fingerprint(weight))
     other = dataclasses.replace(tiny_registry, initializers={**tiny_registry.initializers,
                                                              "kaiming": dataclasses.replace(kaiming, sample=reordered)})
     with pytest.raises(CorruptFile, match="other frozen weights of V1.conv.weight"):

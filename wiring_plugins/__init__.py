@@ -12,12 +12,12 @@ from .registry import Registry
 __version__ = "0.1.0"
 
 _LAZY = {
-    "architecture_of": "build", "build_model": "build", "wire": "build",
-    "wire_uncalibrated": "build", "draw_weights": "build",
+    "architecture_of": "birth", "draw_weights": "birth", "wire_at_birth": "birth", "wire_uncalibrated": "birth",
+    "build_delta": "build", "build_model": "build", "wire": "build",
     "calibrate": "calibration", "noise_images": "calibration",
     "fingerprint": "weights_io", "load_weights": "weights_io", "read_state": "weights_io",
     "count": "counting",
-    "CHECKPOINTS": "delta", "DELTA_FORMAT": "delta", "Delta": "delta", "OPTIMIZER": "delta", "build_delta": "delta",
+    "CHECKPOINTS": "delta", "DELTA_FORMAT": "delta", "Delta": "delta", "OPTIMIZER": "delta",
     "frozen_fingerprints": "delta", "is_delta": "delta", "newest_in": "delta", "read_delta": "delta",
     "read_metadata": "delta", "stored_names": "delta", "write_delta": "delta",
     "replacing": "files",

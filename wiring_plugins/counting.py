@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .build import architecture_of
+from .birth import architecture_of
 from .recipe import Init, Layer, LayerContext, Recipe
 from .registry import Registry
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .build import architecture_of, bare_module, wire
 from .errors import CorruptFile, WiringError
 from .files import replacing
-from .recipe import BatchNorm, FrozenMapping, Recipe, WeightsRef, from_plain, to_plain
-from .registry import Registry
-from .weights_io import check_file, fingerprint, load_weights
+from .recipe import FrozenMapping, Recipe, from_plain, to_plain
+from .weights_io import fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +58,15 @@ def tensor_fingerprint(tensor: torch.Tensor) -> dict[str, Any]:
     flat = tensor.detach().cpu().reshape(-1).numpy()
     sums = [float(flat[start::SKETCH].sum(dtype=np.float64)) for start in range(SKETCH)]
     return {"sha256": fingerprint({"": tensor}), "sketch": sums, "norm": float(np.linalg.norm(flat))}
+
+
+def is_that_tensor(tensor: torch.Tensor, known: Mapping[str, Any]) -> bool:
+    """Equal bit for bit, or up to the rounding in which one processor's sine differs from another's."""
+    found = tensor_fingerprint(tensor)
+    if found["sha256"] == known["sha256"]:
+        return True
+    slack = TOLERANCE * max(known["norm"], 1e-12)
+    return bool(np.allclose([*found["sketch"], found["norm"]], [*known["sketch"], known["norm"]], rtol=0, atol=slack))
 
 
 def frozen_fingerprints(model: torch.nn.Module, stored: set[str]) -> dict[str, dict[str, Any]]:
@@ -157,39 +164,6 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise CorruptFile(f"{path} has a damaged header ({error}). Get it again.") from error
 
 
-def build_delta(delta: Delta, registry: Registry, *, name: str = "these weights") -> torch.nn.Module:
-    """The trained model, in evaluation mode: wired from the delta's recipe, with the delta's tensors in place.
-
-    Raises:
-        CorruptFile: a tensor is missing, unknown, of another shape or not finite, or a frozen layer is drawn otherwise
-            now than when the model was trained.
-    """
-    born = replace(delta.recipe, weights=WeightsRef(),  # the statistics come from the file: no need to calibrate
-                   batch_norm=replace(delta.recipe.batch_norm or BatchNorm(), statistics="unit"))
-    model = wire(born, registry)
-    load_tensors(model, delta, name=name)
-    return model
-
-
-def build_trained(recipe: Recipe, registry: Registry) -> torch.nn.Module:
-    """The model, in evaluation mode, of a recipe whose `weights` name a file.
-
-    Raises:
-        CorruptFile: the file is not the one that was registered, or of a recipe that is wired otherwise.
-    """
-    check_file(recipe.weights, recipe.name)
-    file = recipe.weights.file
-    if recipe.weights.kind == "full":
-        return load_weights(bare_module(architecture_of(recipe, registry), registry.commitment(recipe)), file).eval()
-    delta = read_delta(file)
-    unlike = [field for field in ("architecture", "init", "seed")
-              if getattr(recipe, field) != getattr(delta.recipe, field)]
-    if unlike:
-        raise CorruptFile(f"{file} was trained from another {' and '.join(unlike)} than {recipe.name!r} has. Type "
-                          f"{recipe.name}@birth, or train it again with `wiring train {recipe.name}`.")
-    return build_delta(delta, registry, name=file)
-
-
 def newest_in(run: Path) -> Path:
     """The newest checkpoint's file in a run folder.
 
@@ -200,37 +174,3 @@ def newest_in(run: Path) -> Path:
     if not files:
         raise WiringError(f"{run} holds no checkpoint. `wiring train RECIPE --data PATH -o {run}` makes one.")
     return files[-1]
-
-
-def load_tensors(model: torch.nn.Module, delta: Delta, *, name: str = "these weights") -> None:
-    """Put the delta's tensors into a model born from its recipe, and check the rest against its fingerprints."""
-    import torch
-
-    state = model.state_dict()
-    problems = {
-        "holds the unknown": delta.tensors.keys() - state.keys(),
-        "lacks": state.keys() - delta.tensors.keys() - delta.frozen.keys(),
-        "has the wrong shape of": {key for key, tensor in delta.tensors.items()
-                                   if key in state and tensor.shape != state[key].shape},
-        "holds NaN or infinity in": {key for key, tensor in delta.tensors.items() if not tensor.isfinite().all()},
-        "was trained beside other frozen weights of": {
-            key for key, known in delta.frozen.items()
-            if key in state and key not in delta.tensors and not _same(state[key], known)},
-    }
-    for problem, keys in problems.items():
-        if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise CorruptFile(f"{name} does not fit recipe {delta.recipe.name!r} as this version wires it: it "
-                              f"{problem} {', '.join(sorted(keys)[:3])}{more}.")
-    with torch.no_grad():
-        for key, tensor in delta.tensors.items():
-            state[key].copy_(tensor)
-
-
-def _same(tensor: torch.Tensor, known: Mapping[str, Any]) -> bool:
-    """Equal bit for bit, or up to the rounding in which one processor's sine differs from another's."""
-    found = tensor_fingerprint(tensor)
-    if found["sha256"] == known["sha256"]:
-        return True
-    slack = TOLERANCE * max(known["norm"], 1e-12)
-    return bool(np.allclose([*found["sketch"], found["norm"]], [*known["sketch"], known["norm"]], rtol=0, atol=slack))

@@ -65,7 +65,7 @@ def wiring_commands(bench):
 
 def _ours(name: str, repeats: int) -> tuple[float, float, float, int]:
     """Seconds of the first and the best drawing of all weights, peak memory of this process in MB, and their number."""
-    from .build import draw_weights
+    from .birth import draw_weights
     from .names import resolve
     from .plugins import load_registry
     registry = load_registry()

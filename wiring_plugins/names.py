@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from .delta import is_delta, newest_in, read_recipe
 from .errors import UnknownName, WiringError
 from .recipe import Init, Recipe, WeightsRef
 from .registry import Registry
@@ -61,8 +62,6 @@ def _with_source(init: Init, source: str) -> Init:
 
 def trained_in(recipe: Recipe, place: str) -> Recipe:
     """The recipe named `NAME@PLACE`, with the weights that a run folder's newest checkpoint or a weights file holds."""
-    from .delta import is_delta, newest_in, read_recipe
-
     path = Path(place).expanduser()
     file = newest_in(path) if path.is_dir() else path
     if file.is_file() and not is_delta(file):

@@ -105,7 +105,8 @@ def print_differences(first: Recipe, second: Recipe) -> None:
 
 def first_kernels(recipe: Recipe, registry):
     """Weights of the architecture's first convolution at birth, or as trained where the recipe's weights are."""
-    from .build import draw_weights, wire
+    from .birth import draw_weights
+    from .build import wire
     layers = registry.architecture(recipe.architecture).layers
     path = next((layer.path for layer in layers if layer.kind == "conv"), None)
     if path is None:

@@ -13,7 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from .build import draw_weights, wire
+from .birth import draw_weights
+from .build import wire
 from .recipe import BatchNorm, Initializer, LayerContext, Recipe, from_plain, to_plain
 from .registry import Registry
 from .seeding import layer_rng
