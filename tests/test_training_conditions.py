@@ -22,6 +22,7 @@ from wiring_plugins import WiringError, build_model
     ({"lr": float("nan")}, "above 0"), ({"subset": "random"}, "uniform, balanced"), ({"optimizer": "lion"}, "adagrad"),
     ({"label_smoothing": 1.0}, "below 1"), ({"image_size": 64, "source_size": 32}, "blown up"),
     ({"ema": 1.0}, "below 1"), ({"prune": "synflow"}, "belong together"), ({"density": 0.5}, "belong together"),
+    ({"first_epoch": True, "epochs": 5}, "give one of them"),
     ({"progressive": (224, 3)}, "below --image-size"), ({"progressive": (112, 3), "cached_views": 1}, "one of them"),
 ])
 def test_conditions_that_make_no_sense_are_refused(wrong, message):

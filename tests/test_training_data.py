@@ -58,6 +58,34 @@ def test_webdataset_shards_give_their_labels(tmp_path):
     assert images.classes == ("8", "9", "10") and images.labels.tolist() == [2, 1, 0, 2, 1, 0]
 
 
+def test_images_in_tars_are_learned_from_or_validated_on_and_never_both(tree, tmp_path):
+    def sets(spec):
+        return [set(images.names) for images in (open_data(str(spec), split) for split in ("train", "val")) if len(images)]
+
+    for shard in ("imagenet1k-train-00", "imagenet1k-validation-00"):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+            for number, image in enumerate(sorted((tree / "val").rglob("*.JPEG"))):
+                tar.add(image, f"{number}.jpg")
+                label = tarfile.TarInfo(f"{number}.cls")
+                label.size = 1
+                tar.addfile(label, io.BytesIO(b"%d" % (number % 3)))
+            hidden = tarfile.TarInfo("._0.jpg")  # as macOS adds them
+            tar.addfile(hidden)
+    training, validation = sets(tmp_path)
+    assert len(training) == len(validation) == 12 and not training & validation
+    for shard in tmp_path.glob("*.tar"):  # one shard alone says nothing of splits
+        assert [len(names) for names in sets(shard)] == [12]
+    with tarfile.open(tmp_path / "valley.tar", "w") as tar:
+        tar.add(tree / "val", "val")
+    assert [len(names) for names in sets(tmp_path / "valley.tar")] == [12]
+
+
+def test_a_folder_may_be_called_as_it_likes(tree, monkeypatch):
+    (tree / "train").rename(tree / "synthetic-shapes")
+    monkeypatch.chdir(tree)
+    assert len(open_data("synthetic-shapes", "train")) == 24
+
+
 def test_shards_that_cannot_be_understood_are_named(tmp_path):
     file = io.BytesIO()
     Image.new("RGB", (40, 40)).save(file, "PNG")

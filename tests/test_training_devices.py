@@ -2,16 +2,19 @@
 from __future__ import annotations
 
 import sys
+from copy import deepcopy
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
-from wiring_training import Condition, Hardware
+from wiring_training import Condition, Hardware, commands
 from wiring_training.augment import crop
 from wiring_training.learner import Learner, freeze, trained_names
+from wiring_training.loader import Loader
 
-from wiring_plugins import NotEnoughMemory, WiringError, wire
+from wiring_plugins import NotEnoughMemory, UnknownName, WiringError, wire
 
 
 @pytest.mark.parametrize("device, message", [("meta", "Legal on this machine: auto, cpu"), ("cuda:99", "Legal"),
@@ -43,6 +46,30 @@ def test_only_what_learns_is_reduced(run, tiny_registry, tmp_path):
     finally:
         dist.destroy_process_group()
     assert sum(reduced) == 12 * 8 * 9 + 1000 * 12 + 1000
+
+
+@pytest.mark.parametrize("norm, shape", [
+    (torch.nn.BatchNorm2d(3), (6, 3, 5, 5)), (torch.nn.BatchNorm1d(3), (6, 3)), (torch.nn.BatchNorm1d(3), (6, 3, 5)),
+    (torch.nn.BatchNorm2d(3, momentum=None), (6, 3, 5, 5))], ids=str)
+def test_normalisation_over_processes_is_that_of_pytorch(norm, shape):
+    import torch.distributed as dist
+    from wiring_training.whole_batch_norm import forward
+    torch.nn.init.uniform_(norm.weight)
+    alone = deepcopy(norm)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        for _ in range(2):
+            x, slope = torch.randn(shape), torch.randn(shape)
+            results = []
+            for module, run in ((norm, partial(forward, norm)), (alone, alone)):
+                images = x.clone().requires_grad_()
+                y = run(images)
+                (y * slope).sum().backward()
+                results.append([y, images.grad, module.weight.grad, module.bias.grad, *module.buffers()])
+            for ours, theirs in zip(*results):
+                torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_slurm_orders_are_checked():
@@ -113,10 +140,20 @@ def test_many_recipes_are_compiled_and_none_falls_back(run, monkeypatch):
     assert len(compiled) == 2 * len(parts)
 
 
-def test_too_little_memory_is_a_sentence(run, monkeypatch):
-    def full(learner, batch):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+@pytest.mark.parametrize("where, error", [
+    (Learner, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")),
+    (Loader, RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")),
+    (Loader, MemoryError())])
+def test_too_little_memory_is_a_sentence(run, monkeypatch, where, error):
+    def full(*arguments):
+        raise error
 
-    monkeypatch.setattr(Learner, "learn", full)
+    monkeypatch.setattr(where, "learn" if where is Learner else "_fits", full)
     with pytest.raises(NotEnoughMemory, match="16 images of 32 pixels .*smaller --batch-size"):
         run()
+
+
+def test_a_slurm_job_of_a_recipe_that_does_not_exist_is_not_submitted(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "submitit", None)  # would be the next complaint
+    with pytest.raises(UnknownName, match="no model 'wiring-tc'"):
+        commands.train(["wiring-tc"], data="synthetic:9:3", out=tmp_path, slurm="gpus=8")

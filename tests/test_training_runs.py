@@ -10,11 +10,12 @@ import pytest
 import tiny
 import torch
 from tiny import CPU, SHORT, weights_hash
-from wiring_training import train
-from wiring_training.checkpoint import Run
+from wiring_training import export, train
+from wiring_training.checkpoint import Run, read_checkpoint
 from wiring_training.learner import Diverged, Learner
+from wiring_training.loop import load_start
 
-from wiring_plugins import Init, WiringError, build_model, fingerprint, resolve, wire
+from wiring_plugins import Init, WiringError, build_model, fingerprint, hookimpl, load_host, resolve, wire
 
 
 def test_a_run_is_not_continued_by_accident(run, tmp_path, tiny_registry):
@@ -28,9 +29,25 @@ def test_a_run_is_not_continued_by_accident(run, tmp_path, tiny_registry):
     with pytest.raises(WiringError, match="data.fingerprint"):
         run("tiny-it", data="synthetic:90:4", resume=True)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    again, = run("tiny-it", resume=True)
+    (tmp_path / "run" / "checkpoints" / ".ipynb_checkpoints").mkdir()  # what others leave there is theirs
+    recipe = dataclasses.replace(tiny_registry.recipe("tiny-it"), doc="The same in other words.")
+    again, = run(recipe, resume=True)
     assert again.reason == "2 epochs"
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
+
+
+def test_the_birth_of_a_recipe_is_the_recipe(run):
+    result, = run("tiny-it@birth")
+    again, = run("tiny-it", resume=True)
+    assert result.recipe.name == "tiny-it" and again.ledger == result.ledger
+
+
+def test_a_folder_of_runs_is_not_a_run(run, tmp_path, tiny_registry):
+    run("tiny-it", "tiny-all", condition=dataclasses.replace(SHORT, epochs=0))
+    for use in (lambda: export(tmp_path / "run", tmp_path / "x.safetensors"), lambda: run(start=tmp_path / "run"),
+                lambda: resolve(f"tiny-it@{tmp_path / 'run'}", tiny_registry)):
+        with pytest.raises(WiringError, match=r"several runs\. Give one of them: \S+/run/tiny-all, \S+/run/tiny-it"):
+            use()
 
 
 def test_one_process_at_a_time(run, tmp_path):
@@ -139,8 +156,16 @@ def test_continuing_from_a_run_keeps_what_it_had_learned(run, tmp_path, tiny_reg
     assert torch.equal(before["V1.conv.weight"], after["V1.conv.weight"])
     assert not torch.equal(before["decoder.linear.weight"], after["decoder.linear.weight"])
     assert list(second.ledger["borrowed"]) == [f"weights {first.run}"]
+    fact = read_checkpoint(Run(second.run).path(4)).delta.facts["start"]
+    assert fact == {"name": str(first.run), "fingerprint": load_start(first.run, tiny_registry).fingerprint()}
+    first.run.rename(tmp_path / "moved")
+    more = {"out": tmp_path / "second", "condition": dataclasses.replace(SHORT, epochs=1), "resume": True}
+    assert run("tiny-decoder", start=tmp_path / "moved", **more)[0].reason == "1 epoch"
+    Run(tmp_path / "moved").path(8).unlink()
+    with pytest.raises(WiringError, match="something else: start.fingerprint"):
+        run("tiny-decoder", start=tmp_path / "moved", **more)
     with pytest.raises(WiringError, match="does not fit"):
-        run("tiny-it", data="synthetic:80:5", start=first.run, out=tmp_path / "third")
+        run("tiny-it", data="synthetic:80:5", start=tmp_path / "moved", out=tmp_path / "third")
 
 
 def test_what_is_wired_from_another_source_is_trained_and_loaded_by_name(tiny_registry, host, tmp_path):
@@ -158,3 +183,28 @@ def test_what_is_wired_from_another_source_is_trained_and_loaded_by_name(tiny_re
     assert torch.equal(wire(found, registry).V1.conv.weight, wire(recipe, registry).V1.conv.weight)  # never trained
     with pytest.raises(WiringError, match="wiring train tiny-drawn --from"):
         train([f"tiny-drawn@{result.run}"], host=host, **more)
+
+
+class Logger:
+    """A plugin whose services are not to be had."""
+
+    @hookimpl
+    def wiring_event(self, event):
+        raise ConnectionError("no network")
+
+    @hookimpl(tryfirst=True)
+    def wiring_open_data(self, spec):
+        if spec == "their-images":
+            raise KeyError(spec)
+
+
+def test_a_plugin_that_fails_is_named_and_a_logger_takes_no_training_with_it(tmp_path):
+    host = load_host()
+    host.manager.register(tiny)
+    host.manager.register(Logger(), name="their-logger")
+    more = {"condition": SHORT, "hardware": CPU, "host": host}
+    with pytest.raises(WiringError, match="Plugin 'their-logger' fails in wiring_open_data: KeyError: 'their-images'"):
+        train(["tiny-it"], data="their-images", out=tmp_path / "run", **more)
+    with pytest.warns(UserWarning, match="'their-logger' fails in wiring_event .*ConnectionError: no network") as caught:
+        result, = train(["tiny-it"], data="synthetic:80:4", out=tmp_path / "run", **more)
+    assert result.reason == "2 epochs" and len([one for one in caught if "their-logger" in str(one.message)]) == 1

@@ -139,3 +139,9 @@ def test_tensorboard_gets_the_curves(tmp_path):
     events.Reload()
     assert [point.value for point in events.Scalars("training/loss")] == [3.0, 2.0, 1.0]
     assert len(events.Scalars("validation/top1")) == 3
+    resumed = TensorBoard()  # by a process that goes on from step 1
+    resumed.wiring_event(tmp_path, {"event": "start", "step": 1})
+    resumed.wiring_event(tmp_path, {"event": "end", "step": 2, "loss": 0.5})
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [point.value for point in events.Scalars("training/loss")] == [3.0, 2.0, 0.5]

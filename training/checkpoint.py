@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wiring_plugins import (CHECKPOINTS, DELTA_FORMAT, OPTIMIZER, CorruptFile, Delta, FrozenMapping, WiringError,
-                            read_delta, read_metadata, replacing, to_plain, write_delta)
+                            newest_in, read_delta, read_metadata, replacing, to_plain, write_delta)
 
 from .condition import differences
 
@@ -59,8 +59,9 @@ class Run:
             self.lock.close()
             raise WiringError(f"Another process is training in {self.folder}. Wait for it, or give another folder "
                               "with -o.") from error
-        for leftover in [*self.folder.glob(".*.part"), *self.checkpoints.glob(".*")]:  # .tmp* are those of safetensors
-            leftover.unlink()
+        for folder, name in ((self.folder, ".*.part"), (self.checkpoints, ".*.part"), (self.checkpoints, ".tmp*")):
+            for leftover in folder.glob(name):  # of a process that was killed; .tmp* are those of safetensors
+                leftover.unlink()
         return self
 
     def __exit__(self, *_) -> None:
@@ -84,7 +85,7 @@ class Run:
         if known.get("format") != DELTA_FORMAT:
             raise WiringError(f"{self.folder} was written by another version (format {known.get('format')!r}; this one "
                               f"writes {DELTA_FORMAT!r}). Train in another folder with -o.")
-        if lines := differences(known, facts):
+        if lines := differences(_identity(known), _identity(facts)):
             raise WiringError(f"{self.folder} holds a run of something else: {'; '.join(lines)}. "
                               "Give the same recipe, condition and data, or another folder with -o.")
         steps = self.steps()
@@ -142,6 +143,12 @@ class Run:
                 part.write_text("".join(lines))
 
 
+def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a run's facts tells it from another: not its sentences, nor where data and start lay."""
+    nameless = {part: {**facts[part], "name": None} for part in ("data", "start") if facts.get(part)}
+    return {**facts, **nameless, "recipe": {**facts["recipe"], "doc": "", "reference": ""}}
+
+
 def _step(line: str) -> float:
     try:
         return json.loads(line)["step"]
@@ -176,9 +183,8 @@ def write_json(path: Path, value: Any) -> None:
 def export(run: str | Path, out: str | Path, *, step: int | None = None) -> Path:
     """Write a run's newest checkpoint, or that of `step`, as delta weights, without the optimiser. Returns `out`."""
     folder = Run(run)
+    newest_in(folder.folder)  # says what is the matter if there is none
     steps = folder.steps()
-    if not steps:
-        raise WiringError(f"{run} holds no checkpoint. `wiring train RECIPE --data PATH -o {run}` makes one.")
     if step is not None and step not in steps:
         raise WiringError(f"{run} holds no checkpoint of step {step}. Legal: {', '.join(map(str, steps))}.")
     checkpoint = folder.newest() if step is None else read_checkpoint(folder.path(step))

@@ -72,7 +72,13 @@ def train(
     order = {"recipes": recipes, "data": data, "out": out, "condition": condition, "hardware": hardware,
              "resume": resume, "start": start, "save_only": save_only}
     if slurm:
+        from wiring_plugins import load_registry
+
+        from .loop import untrained
         from .slurm import submit
+        registry = load_registry()
+        for name in recipes:
+            untrained(name, registry)  # a misspelt one is found now, and not when the job starts
         job = submit(slurm, out, train_and_show, order)
         typer.echo(f"Submitted job {job}. Its output comes into {out}/slurm; the run, into {out}.")
     else:

@@ -64,6 +64,8 @@ class Condition:
 
     def __post_init__(self):
         if self.first_epoch:
+            if self.epochs not in (None, 1):
+                raise WiringError(f"--first-epoch is one pass, and --epochs {self.epochs} another number; give one of them.")
             object.__setattr__(self, "epochs", 1)
         if not self.source_size:
             object.__setattr__(self, "source_size", max(self.image_size, min(256, 2 * self.image_size)))

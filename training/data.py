@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
@@ -17,10 +18,13 @@ from wiring_plugins import CorruptFile, DataUnavailable, WiringError, layer_rng
 from .decoders import decode, decoder_name
 
 if TYPE_CHECKING:
+    from wiring_plugins.plugins import Host
+
     from .condition import Condition
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 Split = Literal["train", "val"]
+SPLIT_WORDS = {"train": {"train", "training"}, "val": {"val", "valid", "validation"}}
 
 
 class ImageSet:
@@ -99,8 +103,12 @@ def _image_files(folder: Path) -> list[Path]:
         raise error
 
     paths = (Path(place, name) for place, _, names in os.walk(folder, onerror=refuse) for name in names)
-    return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-                  and path.is_file())
+    return sorted(path for path in paths if _is_image(path) and path.is_file())
+
+
+def _is_image(path: str | Path) -> bool:
+    name = os.path.basename(path)
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
 
 
 class TarImages(ImageSet):
@@ -122,18 +130,16 @@ class TarImages(ImageSet):
         for name, place in members.items():
             if name.endswith(".cls"):
                 numbers[name.removesuffix(".cls")] = _class_number(name, _read(*place))
-        images = sorted(name for name in members if Path(name).suffix.lower() in IMAGE_SUFFIXES)
-        if not numbers:
-            parted = [name for name in images if split in Path(name).parts]
-            images = parted or (images if split == "train" else [])
+        images = _of_split(split, sorted(name for name in members if _is_image(name)))
         keys = {name: name[:name.index(".", name.rindex("/"))] for name in images}
         if without := [name for name in images if numbers and keys[name] not in numbers]:
             raise CorruptFile(f"{spec}: {without[0]} has no {keys[without[0]]}.cls beside it, as {len(numbers)} others "
                               "have. Give every image the number of its class in such a file.")
         groups = [str(numbers[keys[name]]) if numbers else Path(name).parent.name for name in images]
         classes = sorted(set(groups), key=(lambda text: (len(text), text)) if numbers else None)
+        labels = {name: label for label, name in enumerate(classes)}
         self.members, self.names = members, images
-        super().__init__(spec, classes, np.array([classes.index(group) for group in groups], dtype=np.int64))
+        super().__init__(spec, classes, np.array([labels[group] for group in groups], dtype=np.int64))
 
     def name(self, index: int) -> str:
         return self.names[index]
@@ -143,6 +149,19 @@ class TarImages(ImageSet):
 
     def identity(self, index: int) -> str:
         return f"{self.names[index]} {self.members[self.names[index]][2]}"
+
+
+def _of_split(split: Split, names: list[str]) -> list[str]:
+    """The members `SHARD/PATH` of a split, which shards say by a word of their names and trees by a folder. All are for
+    training unless the names tell training from validation."""
+    said: dict[str, list[str]] = {"train": [], "val": []}
+    for name in names:
+        shard, _, path = name.partition("/")
+        words = {*re.split("[^a-z]+", shard.lower()), *Path(path).parts[:-1]}
+        for part in said:
+            if words & SPLIT_WORDS[part]:
+                said[part].append(name)
+    return said[split] if all(said.values()) else names if split == "train" else []
 
 
 def _class_number(name: str, text: bytes) -> int:
@@ -218,7 +237,7 @@ def open_built_in(spec: str, split: Split) -> ImageSet | None:
 
     A validation set that is not there is an empty one.
     """
-    if spec.startswith("synthetic"):
+    if spec.partition(":")[0] == "synthetic":
         return SyntheticImages(spec, split)
     path = Path(spec).expanduser()
     if path.suffix == ".tar" and path.is_file():
@@ -231,21 +250,20 @@ def open_built_in(spec: str, split: Split) -> ImageSet | None:
         inside = path / split
         return open_built_in(str(inside), "train") if inside.is_dir() else ImageSet(spec, (), np.empty(0))
     if shards := sorted(path.glob("*.tar")):
-        return TarImages(spec, shards, "train") if split == "train" else ImageSet(spec, (), np.empty(0))
+        return TarImages(spec, shards, split)
     return ImageFolder(path) if split == "train" else ImageSet(spec, (), np.empty(0))
 
 
-def open_data(spec: str, split: Split, manager=None) -> ImageSet:
+def open_data(spec: str, split: Split, host: Host | None = None) -> ImageSet:
     """Ask the plugins for the images that `spec` names.
 
     Raises:
-        DataUnavailable: nobody can open it, or it is unreadable. WiringError: it holds too little to learn from.
+        DataUnavailable: nobody can open it, or it is unreadable. WiringError: it holds too little to learn from, or a
+            plugin fails.
     """
-    if manager is None:
-        from wiring_plugins import load_host
-        manager = load_host().manager
+    from wiring_plugins import first_answer, load_host
     try:
-        images = manager.hook.wiring_open_data(spec=spec, split=split)
+        images = first_answer(host or load_host(), "wiring_open_data", spec=spec, split=split)
     except OSError as error:
         raise DataUnavailable(f"--data {spec} cannot be read ({error.filename or spec}: {error.strerror}).") from error
     if images is None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wiring_plugins import (Delta, Recipe, Registry, WiringError, architecture_of, build_delta, count,
-                            frozen_fingerprints, layer_rng, stored_names, wire)
+                            fingerprint, frozen_fingerprints, layer_rng, stored_names, wire)
 
 from .average import MovingAverage
 from .checkpoint import Checkpoint, Run
@@ -57,6 +57,9 @@ class Start(NamedTuple):
 
     source: str
     state: Mapping[str, torch.Tensor]
+
+    def fingerprint(self) -> str:
+        return fingerprint({name: tensor.float() for name, tensor in self.state.items()})
 
 
 class Learner:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wiring_plugins import (NotEnoughMemory, Recipe, Registry, WeightsRef, WiringError, build_delta, is_delta, load_host,
-                            load_registry, read_delta, read_state, resolve)
+                            load_registry, newest_in, read_delta, read_state, resolve, tell)
 
 from .checkpoint import Run
 from .condition import Condition, Hardware
@@ -62,8 +62,10 @@ def train(recipes: Sequence[str | Recipe], *, data: str, out: str | Path, condit
     group = join(hardware)
     try:
         with ExitStack() as stack:
+            stack.enter_context(enough_memory(condition, "What was saved is kept. Go on with --resume --hold no or on more "
+                                                         "GPUs, or begin again with a smaller --batch-size."))
             recipes = [untrained(recipe, registry) if isinstance(recipe, str) else recipe for recipe in recipes]
-            training, validation = (open_data(data, split, host.manager) for split in ("train", "val"))
+            training, validation = (open_data(data, split, host) for split in ("train", "val"))
             loaders = _loaders(recipes, training, validation, condition, hardware, group, registry)
             for loader in filter(None, loaders):
                 stack.callback(loader.close)
@@ -73,9 +75,8 @@ def train(recipes: Sequence[str | Recipe], *, data: str, out: str | Path, condit
                 from .features import cache
                 loaders = cache(learners, loaders, condition)
             stopped = stack.enter_context(_stop_on_signal())
-            with _enough_memory(condition):
-                _run(learners, *loaders, condition, hardware, group, stopped, _announcer(host, group, report),
-                     save_only=save_only)
+            _run(learners, *loaders, condition, hardware, group, stopped, _announcer(host, group, report),
+                 save_only=save_only)
             results = [Result(learner.run.folder, learner.recipe, learner.reason or ("birth only" if save_only else ""),
                            learner.counted, learner.top1) for learner in learners]
             group.gather(None)  # no process leaves while another still listens to it
@@ -178,10 +179,11 @@ def _loaders(recipes, training, validation, condition, hardware, group, registry
 def _learners(recipes, loaders, condition, hardware, group, registry, out, stack, *, resume, start) -> list[Learner]:
     """One learner per recipe, at its birth or where its run folder left it."""
     images, chosen = loaders[0].images, loaders[0].chosen
+    origin = None if start is None else load_start(start, registry)
     facts = {"classes": list(images.classes), "condition": condition,
+             "start": origin and {"name": origin.source, "fingerprint": origin.fingerprint()},
              "data": {"name": "/".join(Path(images.spec).parts[-2:]), "images": len(chosen),
                       "fingerprint": images.fingerprint(chosen), "decoder": images.decoder}}
-    origin = None if start is None else load_start(start, registry)
     compiled = _compiles(condition.max_epochs * len(loaders[0]), hardware, group)
     if len({recipe.name for recipe in recipes}) < len(recipes):
         raise WiringError("A recipe is named twice. Give each once; seeds have recipes of their own: NAME-seed42.")
@@ -191,8 +193,7 @@ def _learners(recipes, loaders, condition, hardware, group, registry, out, stack
         run = Run(out if len(recipes) == 1 else out / recipe.name)
         if group.leads:
             stack.enter_context(run)
-            known = {"data": {**facts["data"], "name": None}}  # moving the data is no other run
-            run.begin({**facts, **known, "recipe": recipe, "start": origin.source if origin else None,
+            run.begin({**facts, "recipe": recipe,
                        "batch_norm": "local" if hardware.local_batch_norm and group.world > 1 else "whole batch"},
                       resume=resume)
         group.agree(None)  # wait until the leading process has looked at the folder
@@ -212,11 +213,12 @@ def _compiles(steps: int, hardware: Hardware, group: Group) -> bool:
 
 
 def untrained(name: str, registry: Registry) -> Recipe:
-    """The recipe of that name, `NAME` or `NAME@SOURCE`, as it is before any training.
+    """The recipe of that name, `NAME`, `NAME@birth` or `NAME@SOURCE`, as it is before any training.
 
     Raises:
         UnknownName: there is none. WiringError: the name is that of trained weights, `NAME@RUN`.
     """
+    name = name.removesuffix("@birth")
     recipe = resolve(name, registry)
     if "@" in name and recipe.weights.kind != "generated":
         base, _, place = name.partition("@")
@@ -229,9 +231,8 @@ def load_start(start: str | Path, registry: Registry) -> Start:
     """All weights of a run's newest checkpoint, of a delta file, or of a plain checkpoint."""
     path = Path(start)
     if path.is_dir():
+        newest_in(path)  # says what is the matter if there is none
         newest = Run(path).newest()
-        if newest is None:
-            raise WiringError(f"--from {start} holds no checkpoint. Give a run folder or a weights file.")
         return Start(str(start), build_delta(newest.delta, registry, name=str(start)).state_dict())
     if is_delta(path):
         return Start(path.name, build_delta(read_delta(path), registry, name=str(start)).state_dict())
@@ -245,22 +246,24 @@ def _announcer(host, group: Group, report: Report):
         event = {**event, "recipe": learner.recipe.name, "time": time.time()}
         if log:
             learner.run.log(event)
-        host.manager.hook.wiring_event(run=learner.run.folder, event=event)
+        tell(host, "wiring_event", run=learner.run.folder, event=event)
         report(event)
     return announce
 
 
 @contextmanager
-def _enough_memory(condition: Condition):
-    """Turn the device's refusal to give more memory into a sentence."""
+def enough_memory(condition: Condition, advice: str):
+    """Turn a refusal to give more memory, of a GPU or of the system, into a sentence that ends with `advice`."""
     import torch
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        reason = str(error).rpartition("DefaultCPUAllocator: ")
+        if not (isinstance(error, (MemoryError, torch.OutOfMemoryError)) or reason[1]):
+            raise
         raise NotEnoughMemory(
-            f"A batch of {condition.batch_size} images of {condition.image_size} pixels does not fit into the device's "
-            f"memory ({str(error).splitlines()[0]}). What was saved is kept. Go on with --resume --hold no or on more "
-            "GPUs, or begin again with a smaller --batch-size.") from error
+            f"Training on batches of {condition.batch_size} images of {condition.image_size} pixels does not fit into the "
+            f"memory ({reason[2].partition(chr(10))[0]}). {advice}") from error
 
 
 @contextmanager

@@ -21,7 +21,8 @@ class TensorBoard:
             return
         if run not in self.writers:
             from torch.utils.tensorboard import SummaryWriter
-            self.writers[run] = SummaryWriter(str(run / "tensorboard"))
+            after = event["step"] + 1  # what was drawn beyond it is about to happen again
+            self.writers[run] = SummaryWriter(str(run / "tensorboard"), purge_step=after)
         writer = self.writers[run]
         kind = "validation" if event["event"] == "epoch" else "training"
         values = {f"training/{key}": event[key] for key in ("loss", "top1", "lr") if key in event}

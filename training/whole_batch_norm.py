@@ -23,17 +23,24 @@ class AllSum(torch.autograd.Function):
 
 
 def forward(norm: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """What `norm` would give for all processes' images together: the part of it that belongs to `x`."""
+    """What `norm` would give for all processes' images together: the part of it that belongs to `x`, (n, features, ...)."""
     if not norm.training:
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
-    total = AllSum.apply(torch.cat([x.sum(dim=(0, 2, 3)), x.new_tensor([x.numel() / x.shape[1]])]))
+    others = [0, *range(2, x.dim())]
+    total = AllSum.apply(torch.cat([x.sum(others), x.new_tensor([x.numel() / x.shape[1]])]))
     count = total[-1].detach()
     mean = total[:-1] / count
-    centred = x - mean[:, None, None]
-    variance = AllSum.apply(centred.square().sum(dim=(0, 2, 3))) / count
+    centred = x - _along(mean, x)
+    variance = AllSum.apply(centred.square().sum(others)) / count
     with torch.no_grad():
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(variance * count / (count - 1), norm.momentum)
         norm.num_batches_tracked += 1
+        part = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+        norm.running_mean.lerp_(mean, part)
+        norm.running_var.lerp_(variance * count / (count - 1), part)
     scale = norm.weight * (variance + norm.eps).rsqrt()
-    return centred * scale[:, None, None] + norm.bias[:, None, None]
+    return centred * _along(scale, x) + _along(norm.bias, x)
+
+
+def _along(features: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """One number a feature, shaped to be combined with (n, features, ...)."""
+    return features.view(-1, *[1] * (x.dim() - 2))

@@ -23,7 +23,7 @@ _LAZY = {
     "replacing": "files",
     "layer_rng": "seeding",
     "resolve": "names", "families": "siblings",
-    "load_host": "plugins", "load_registry": "plugins",
+    "first_answer": "plugins", "load_host": "plugins", "load_registry": "plugins", "tell": "plugins",
     "Statistics": "statistics.types", "encode_statistics": "statistics.files:encode",
     "decode_statistics": "statistics.files:decode",
 }

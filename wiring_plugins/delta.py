@@ -171,6 +171,9 @@ def newest_in(run: Path) -> Path:
         WiringError: there is none.
     """
     files = sorted((run / CHECKPOINTS).glob("step-*.safetensors"))
+    inside = sorted({str(file.parents[1]) for file in run.glob(f"*/{CHECKPOINTS}/step-*.safetensors")})
+    if inside and not files:
+        raise WiringError(f"{run} holds several runs. Give one of them: {', '.join(inside)}.")
     if not files:
         raise WiringError(f"{run} holds no checkpoint. `wiring train RECIPE --data PATH -o {run}` makes one.")
     return files[-1]

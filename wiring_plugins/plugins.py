@@ -155,6 +155,36 @@ def add_commands(host: Host, app: typer.Typer, bench: typer.Typer) -> None:
                                             f"Rename one. {_to_go_on_without(plugin)}")
 
 
+def first_answer(host: Host, hook: str, **arguments) -> Any:
+    """What the first plugin that knows an answer says, the last registered first; None if none does.
+
+    Raises:
+        RegistrationError: a plugin fails. WiringError, OSError, MemoryError: as a plugin raises them, about what it was asked.
+    """
+    for implementation in reversed(getattr(host.manager.hook, hook).get_hookimpls()):
+        try:
+            answer = _call(host.manager, hook, implementation, **arguments)
+        except (WiringError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            raise _failure(hook, implementation.plugin_name, error) from error
+        if answer is not None:
+            return answer
+    return None
+
+
+def tell(host: Host, hook: str, **arguments) -> None:
+    """Call `hook` of every plugin. One that fails is named in a :class:`PluginWarning`, and told nothing more: what it
+    listens to is worth more than it."""
+    for implementation in getattr(host.manager.hook, hook).get_hookimpls():
+        try:
+            _call(host.manager, hook, implementation, **arguments)
+        except Exception as error:
+            host.manager.unregister(implementation.plugin)
+            warnings.warn(f"Plugin {implementation.plugin_name!r} fails in {hook} and is told nothing more. "
+                          f"{type(error).__name__}: {error}", PluginWarning, 2)
+
+
 def _command_names(app: typer.Typer) -> list[str]:
     commands = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands]
     return commands + [group.name for group in app.registered_groups]
@@ -238,8 +268,12 @@ def _guarded(hook: str, plugin: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = error if isinstance(error, WiringError) else f"{type(error).__name__}: {error}."
-        raise RegistrationError(f"Plugin {plugin!r} fails in {hook}: {reason} {_to_go_on_without(plugin)}") from error
+        raise _failure(hook, plugin, error) from error
+
+
+def _failure(hook: str, plugin: str, error: Exception) -> RegistrationError:
+    reason = error if isinstance(error, WiringError) else f"{type(error).__name__}: {error}."
+    return RegistrationError(f"Plugin {plugin!r} fails in {hook}: {reason} {_to_go_on_without(plugin)}")
 
 
 def _blocked() -> list[str]:
