@@ -1,26 +1,21 @@
 """`brainscore score`: a model's scores on benchmarks as a table, in a database and as JSON."""
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import signal
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from wiring_plugins import UnknownName, WiringError, replacing, to_plain
+from wiring_plugins import UnknownName, WiringError, replacing, require_writable, to_plain
 
 from . import results
 from .benchmarks import resolve
 from .memory import BASE_MEMORY, require_memory
 from .offline import BENCHMARKS as OFFLINE
 from .platform import hide_progress_bars, platform_session, require_platform, storage_reachable
+from .termination import terminated_like_interrupted
 
 PACKAGES = ("wiring-plugins", "brainscore-vision", "brainscore-core", "torch", "torchvision", "numpy", "xarray")
 
@@ -53,24 +48,15 @@ def run(options: ScoreOptions) -> int:
         raise WiringError(f"The batch size is {options.batch_size}, and has to be 1 or more.")
     if options.seed is not None and not 0 <= options.seed < 1 << 63:  # SQLite's integers end there
         raise WiringError(f"The seed is {options.seed}, and has to be between 0 and {(1 << 63) - 1}.")
-    _require_writable(options.json)
+    if options.json:
+        require_writable(options.json)
     databases = {benchmark: results.database_for(benchmark, options.db) for benchmark in benchmarks}
-    with platform_session(), _terminated_like_interrupted():
+    with platform_session(), terminated_like_interrupted():
         try:
             return _score_all(options, benchmarks, device, databases)
         except KeyboardInterrupt:
             print("\nInterrupted. What was scored is stored; the same command goes on from there.", file=sys.stderr)
             return 130
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """`kill` ends the block as Ctrl-C does, so that temporary files are removed."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def choose_device(name: str) -> str:
@@ -154,19 +140,6 @@ def _write_json(path: Path, subject, outcomes, versions: dict, device: str) -> N
     }
     with replacing(path) as part:
         part.write_text(json.dumps(document, indent=2), encoding="utf-8")
-
-
-def _require_writable(path: Path | None) -> None:
-    """Raise :class:`WiringError` unless a file can be made beside `path`, and `path` is no folder."""
-    if path is None:
-        return
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise WiringError(f"The JSON file {path} cannot be written: {error.strerror}. Give another --json FILE, in a "
-                          "folder that exists and that you may write to.") from error
 
 
 def _run_key(subject, benchmarks: list[str], versions: dict) -> str:

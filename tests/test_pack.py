@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -397,7 +398,7 @@ def test_the_platform_can_read_the_publication_of_every_model(registry):
         assert text or "Geiger" not in recipe.reference, recipe.name
 
 
-URL = "https://brainscore-storage.s3.us-east-1.amazonaws.com/brainscore-vision/models/u/w.safetensors?versionId=v1"
+URL = "https://brainscore-storage.s3.us-east-1.amazonaws.com/brainscore-vision/models/u/w%2B1.safetensors?versionId=v1"
 
 
 def test_hosted_weights_are_checked_by_our_loader(tmp_path, acme, monkeypatch):
@@ -416,7 +417,7 @@ def test_hosted_weights_are_checked_by_our_loader(tmp_path, acme, monkeypatch):
     local = build_model("acme-half", registry=acme)
     assert fingerprint(model.build_network().state_dict()) == fingerprint(local.state_dict())
     assert asked[0]["bucket"] == "brainscore-storage" and asked[0]["version_id"] == "v1"
-    assert (asked[0]["folder_name"], asked[0]["relative_path"]) == ("brainscore-vision/models/u", "w.safetensors")
+    assert (asked[0]["folder_name"], asked[0]["relative_path"]) == ("brainscore-vision/models/u", "w+1.safetensors")
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -425,23 +426,30 @@ def test_hosted_weights_are_checked_by_our_loader(tmp_path, acme, monkeypatch):
     assert type(raised.value).__name__ == "CorruptFile"
 
 
-def trained(acme, folder: Path) -> Path:
+def learn(network) -> None:
+    network.decoder.linear.bias.data += 1
+    network.V1.norm.num_batches_tracked += 3
+
+
+def trained(acme, file: Path, change=learn) -> Path:
     """A delta file of acme-half whose decoder has learned."""
     from wiring_plugins.delta import Delta, frozen_fingerprints, stored_names, write_delta
     network = build_model("acme-half", registry=acme)
-    network.decoder.linear.bias.data += 1
-    network.V1.norm.num_batches_tracked += 3
+    change(network)
     names = stored_names(network, {"decoder.linear.weight", "decoder.linear.bias"})
     tensors = {name: tensor for name, tensor in network.state_dict().items() if name in names}
-    write_delta(folder / "w.safetensors", Delta(recipe=acme.recipe("acme-half"), tensors=tensors,
-                                                frozen=frozen_fingerprints(network, names)))
-    return folder / "w.safetensors"
+    write_delta(file, Delta(recipe=acme.recipe("acme-half"), tensors=tensors,
+                            frozen=frozen_fingerprints(network, names)))
+    return file
+
+
+ODD = """we"ird \\u'];model_registry['y.safetensors"""
 
 
 def test_a_trained_model_keeps_what_it_learned(acme, tmp_path, monkeypatch):
-    name = f"acme-half@{trained(acme, tmp_path)}"
+    name = f"acme-half@{trained(acme, tmp_path / ODD)}"
     packed = pack.pack(name, tmp_path / "trained.zip", registry=acme)
-    assert packed.identifier == "acme_half_w"
+    assert packed.identifier == "acme_half_we_ird_u_model_registry_y"
     with open_submission(packed.path) as submission:
         submission.unpack(packed.identifier, tmp_path / "trained_plugin")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -451,8 +459,13 @@ def test_a_trained_model_keeps_what_it_learned(acme, tmp_path, monkeypatch):
     assert rebuilt.decoder.linear.bias.mean() == 1
 
 
+def test_the_sign_of_a_zero_is_kept(acme, tmp_path):
+    name = f"acme-half@{trained(acme, tmp_path / 'w.safetensors', lambda network: network.decoder.linear.bias.data.neg_())}"
+    pack.pack(name, tmp_path / "x.zip", registry=acme)  # which compares all bits
+
+
 def test_missing_or_altered_trained_weights_are_refused(acme, tmp_path):
-    weights = trained(acme, tmp_path)
+    weights = trained(acme, tmp_path / "w.safetensors")
     recipe = replace(acme.recipe("acme-half"), weights=WeightsRef(kind="delta", file=str(weights), sha256="0" * 64))
     registered = replace(acme, recipes={"acme-half": recipe})
     with pytest.raises(CorruptFile, match="SHA-256"):
@@ -491,12 +504,19 @@ def test_an_unknown_model_writes_nothing(tmp_path, registry):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("target", ["missing/x.zip", ".", "/dev/null"])
+@pytest.mark.parametrize("target", ["missing/x.zip", ".", "/dev/null", 300 * "x"])
 def test_a_path_that_cannot_be_written_is_refused_before_the_work(target, tmp_path, registry, monkeypatch):
     monkeypatch.setattr(pack, "wire", lambda *_: pytest.fail("the model was built"))
-    with pytest.raises(WiringError, match="cannot be written|is a folder|is a device"):
-        pack.pack(MODEL, tmp_path / target, registry=registry)
+    for write in (pack.pack, pack.stored_weights):
+        with pytest.raises(WiringError, match="cannot be written|is a folder|is a device"):
+            write(MODEL, tmp_path / target, registry=registry)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_bad_address_is_refused_before_the_work(tmp_path, registry, monkeypatch):
+    monkeypatch.setattr(pack, "wire", lambda *_: pytest.fail("the model was built"))
+    with pytest.raises(WiringError, match="no address"):
+        pack.pack(MODEL, tmp_path / "x.zip", registry=registry, hosted="https://host/x")
 
 
 def test_without_the_platform_packing_says_so(tmp_path, registry, monkeypatch):
@@ -520,7 +540,7 @@ def test_a_failure_keeps_the_zip_that_was_there(tmp_path, registry, monkeypatch)
 
 @pytest.mark.parametrize("name, wanted, sentence", [
     ("cornet-s", None, "already holds"), (MODEL, "alexnet", "already holds"), (MODEL, "Mine", "no identifier"),
-    (MODEL, "my-model", "no identifier"), (MODEL, "_mine", "no identifier"), (MODEL, "../mine", "no identifier"),
+    (MODEL, "my-model", "no identifier"), (MODEL, "_mine", "no identifier"), (MODEL, "../mine", "no identifier"), (MODEL, 101 * "a", "at most 100"),
 ])
 def test_an_identifier_that_the_platform_refuses_is_refused(name, wanted, sentence, registry):
     with pytest.raises(WiringError, match=sentence):
@@ -546,7 +566,7 @@ def test_all_makes_a_zip_of_every_model_and_names_those_that_failed(acme, tmp_pa
 @pytest.mark.parametrize("url", ["nonsense", "https://example.org/a/b?versionId=1", "https://b.s3.amazonaws.com/a/b"])
 def test_an_address_outside_the_platforms_storage_is_refused(url):
     with pytest.raises(WiringError, match="no address"):
-        pack._storage_place(url, b"")
+        pack._storage_place(url)
 
 
 def snapshot(folders) -> dict:
@@ -586,6 +606,35 @@ for arguments in (["pack", {MODEL!r}, "-o", "x.zip"], ["check", "x.zip"]):
 def test_a_folder_that_is_no_environment_is_refused(packed, tmp_path):
     with open_submission(packed) as submission, pytest.raises(WiringError, match="no virtual environment"):
         install_test.install_test(submission, prepared=tmp_path, say=lambda line: None)
+
+
+def test_a_prepared_environment_is_only_read(tmp_path, monkeypatch):
+    """Not even bytecode is written to it, and the current folder's clone of the platform is not taken for it."""
+    prepared, clone = tmp_path / "prepared", tmp_path / "clone" / "brainscore_vision"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", prepared], check=True)
+    packages = next(prepared.glob("lib/python*/site-packages"))
+    for package in (packages / "brainscore_vision", packages / "pytest_check", clone):
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(f"WHERE = {str(package)!r}")
+    before = sorted(prepared.rglob("*"))
+    monkeypatch.chdir(clone.parent)
+    with install_test._scratch_folder() as folder:
+        scratch = install_test._Scratch(folder)
+        scratch.make(prepared)
+        code = "import pytest_check, brainscore_vision; print(brainscore_vision.WHERE)"
+        assert scratch.step("x", ["-c", code]).output.strip() == str(packages / "brainscore_vision")
+    assert sorted(prepared.rglob("*")) == before
+
+
+def test_a_test_that_is_terminated_removes_its_folder(packed, tmp_path, monkeypatch):
+    def terminate(*_):
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL, "that would end the tests"
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(install_test.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(install_test._Scratch, "make", terminate)
+    result = invoke("check", packed, "--install-test")
+    assert result.exit_code == 130 and not any(tmp_path.iterdir())
 
 
 def test_a_scratch_folder_that_cannot_be_written_is_said(packed, monkeypatch):

@@ -305,6 +305,15 @@ def test_the_command_prints_reason_and_fix_and_ends_with_2(tmp_path):
     assert rule.reason in printed and rule.fix in printed and "breaks 1 of" in printed
 
 
+def test_a_path_that_cannot_be_looked_at_is_a_sentence(monkeypatch, capsys):
+    """Too long a name stands for a closed folder, which is open to whoever runs tests as root."""
+    from wiring_plugins.cli import main
+    monkeypatch.setattr("sys.argv", ["wiring", "check", 300 * "x"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert f"Error: {300 * 'x'} cannot be used: File name too long." in capsys.readouterr().err
+
+
 def test_the_command_accepts_a_good_zip(tmp_path):
     result = CliRunner().invoke(app(), ["check", str(write(tmp_path / "x.zip", GOOD))])
     assert result.exit_code == 0 and "keeps all" in result.output

@@ -20,7 +20,7 @@ _LAZY = {
     "CHECKPOINTS": "delta", "DELTA_FORMAT": "delta", "Delta": "delta", "OPTIMIZER": "delta",
     "frozen_fingerprints": "delta", "is_delta": "delta", "newest_in": "delta", "read_delta": "delta",
     "read_metadata": "delta", "stored_names": "delta", "write_delta": "delta",
-    "replacing": "files",
+    "replacing": "files", "require_writable": "files",
     "layer_rng": "seeding",
     "resolve": "names", "families": "siblings",
     "first_answer": "plugins", "load_host": "plugins", "load_registry": "plugins", "tell": "plugins",

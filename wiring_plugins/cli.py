@@ -21,6 +21,12 @@ def main() -> None:
             raise
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if debug or error.filename is None:
+            raise
+        print(f"Error: {error.filename} cannot be used: {error.strerror}. Name another, or mend its permissions; "
+              "WIRING_DEBUG=1 shows where it failed.", file=sys.stderr)
+        sys.exit(WiringError.exit_code)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)

@@ -19,17 +19,38 @@ def replacing(path: str | Path) -> Iterator[Path]:
             `path` is as before.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
-        raise WiringError(f"{path} is a {'folder' if path.is_dir() else 'device'}. Give the path of a file.")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with _told(path):
+        part = _beside(path)
+        try:
+            yield part
+            os.replace(part, path)
+        finally:
+            with suppress(OSError):  # a read-only disk, of which the error has told already
+                part.unlink(missing_ok=True)
+
+
+def require_writable(path: str | Path) -> None:
+    """Raise what :func:`replacing` would raise for `path`, before the work whose result it is to hold."""
+    path = Path(path)
+    with _told(path):
+        part = _beside(path)
+        part.touch()
+        part.unlink()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """A path that cannot be written ends in a sentence."""
     try:
-        yield part
-        os.replace(part, path)
+        if path.exists() and not path.is_file():
+            raise WiringError(f"{path} is a {'folder' if path.is_dir() else 'device'}. Give the path of a file.")
+        yield
     except OSError as error:
         raise WiringError(f"{path} cannot be written: {error.strerror or error}. {_advice(error)}") from error
-    finally:
-        with suppress(OSError):  # a read-only disk, of which the error above has told already
-            part.unlink(missing_ok=True)
 
 
 def _advice(error: OSError) -> str:

@@ -175,7 +175,8 @@ class _Scratch:
         code = (f"import sysconfig; from importlib.util import find_spec; spec = find_spec('{PACKAGE}'); "
                 "print(sysconfig.get_paths()['purelib']); "
                 "print(spec.origin if spec and find_spec('pytest_check') else '')")
-        found = subprocess.run([theirs, "-c", code], capture_output=True, text=True) if theirs.exists() else None
+        alone = [theirs, "-IB", "-c", code]  # without the current folder and PYTHONPATH, and writing no caches
+        found = subprocess.run(alone, capture_output=True, text=True) if os.access(theirs, os.X_OK) else None
         packages, origin = found.stdout.splitlines() if found and not found.returncode else ("", "")
         if not origin:
             raise WiringError(f"{prepared} is no virtual environment with {DISTRIBUTION} in it. Make one with "
@@ -199,6 +200,7 @@ class _Scratch:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         environment |= {
             "HOME": str(home or self._home), "PYTHONNOUSERSITE": "1", "BS_INSTALL_DEPENDENCIES": "no",
+            "PYTHONDONTWRITEBYTECODE": "1",  # some would go to the prepared environment
             **{name: str(self._home / name.lower()) for name in
                ("RESULTCACHING_HOME", "BRAINSCORE_HOME", "BRAINIO_HOME", "TORCH_HOME", "MPLCONFIGDIR")},
         }

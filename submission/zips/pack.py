@@ -6,17 +6,16 @@ import json
 import re
 import shlex
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import parse_qs, urlparse
+from urllib.parse import parse_qs, unquote, urlparse
 
 import numpy as np
 
 from wiring_plugins import (BatchNorm, Recipe, Registry, Statistics, WeightsRef, WiringError, __version__,
-                            decode_statistics, encode_statistics, fingerprint, load_registry, replacing, resolve,
-                            to_plain, wire)
+                            decode_statistics, encode_statistics, fingerprint, load_registry, replacing,
+                            require_writable, resolve, to_plain, wire)
 
 from . import rules
 from .archive import open_submission
@@ -35,6 +34,9 @@ PLATFORM_PROVIDES = frozenset({"numpy", "torch", "torchvision", "scipy", "sklear
 UNITS = 16
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of every entry: a zip that differs from another only in its date should not differ."""
+
+LONGEST = 100
+"""Letters of an identifier. It names a folder twice, files and a database's entry, and grows a suffix in each."""
 
 HOSTED_ABOVE = 45 << 20
 """Bytes of weights above which they cannot go into the zip, of which the site takes 50 MiB in all."""
@@ -71,14 +73,17 @@ def pack(name: str, path: str | Path | None = None, *, registry: Registry | None
     recipe = resolve(name, registry)
     identifier = identify(recipe, identifier)
     path = Path(path or f"{identifier}.zip")
-    with _early(path) as part:
-        model = _Model.build(recipe, registry)
-        files = _plugin_files(model, identifier)
-        refuse_another(files, fingerprint(model.network.state_dict()), name)
-        if hosted:
-            files["hosted.json"] = _json(_storage_place(hosted, files.pop("weights.safetensors")))
-        elif len(files["weights.safetensors"]) > HOSTED_ABOVE:
-            raise _too_large(name, files["weights.safetensors"])
+    place = _storage_place(hosted) if hosted else None
+    require_writable(path)
+    model = _Model.build(recipe, registry)
+    files = _plugin_files(model, identifier)
+    refuse_another(files, fingerprint(model.network.state_dict()), name)
+    if place:
+        weights = files.pop("weights.safetensors")
+        files["hosted.json"] = _json({**place, "sha1": hashlib.sha1(weights).hexdigest()})
+    elif len(files["weights.safetensors"]) > HOSTED_ABOVE:
+        raise _too_large(name, files["weights.safetensors"])
+    with replacing(path) as part:
         write_zip(part, identifier, files)
         _refuse_broken(part, name)
     return Packed(name=name, identifier=identifier, path=path, size=path.stat().st_size, tensors=len(model.stored))
@@ -87,8 +92,10 @@ def pack(name: str, path: str | Path | None = None, *, registry: Registry | None
 def stored_weights(name: str, path: str | Path, *, registry: Registry | None = None) -> str:
     """Write the tensors of recipe `name` that wiring alone does not give to a file, and return its SHA-256 (hex)."""
     registry = registry or load_registry()
-    with _early(Path(path)) as part:
-        content = _Model.build(resolve(name, registry), registry).weights_file()
+    recipe = resolve(name, registry)
+    require_writable(path)
+    content = _Model.build(recipe, registry).weights_file()
+    with replacing(path) as part:
         part.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
@@ -101,9 +108,9 @@ def identify(recipe: Recipe, wanted: str | None = None) -> str:
     """
     name = recipe.name.removesuffix(".safetensors").lower()
     identifier = wanted or re.sub(r"[^a-z0-9]+", "_", name).strip("_")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", identifier):
-        raise WiringError(f"{identifier!r} is no identifier that the platform takes. Use a-z, 0-9 and _, such as "
-                          "'wiring_gabor_frozen_v2'.")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", identifier) or len(identifier) > LONGEST:
+        raise WiringError(f"{identifier!r} is no identifier that the platform takes. Give another with --identifier: "
+                          f"at most {LONGEST} of a-z, 0-9 and _, such as 'wiring_gabor_frozen_v2'.")
     if identifier in taken_names():
         raise WiringError(f"The platform already holds a model or folder {identifier!r}, and its site keeps no "
                           f"revisions. Name another, such as `--identifier {identifier}_v2`.")
@@ -124,7 +131,7 @@ class _Model:
         network = wire(recipe, registry)
         born = wire(_at_birth(recipe), registry).state_dict()
         stored = {name: tensor.numpy() for name, tensor in network.state_dict().items()
-                  if not np.array_equal(tensor.numpy(), born[name].numpy())}
+                  if tensor.numpy().tobytes() != born[name].numpy().tobytes()}  # -0 is another number than 0
         return cls(recipe, registry, network, stored)
 
     def weights_file(self) -> bytes:
@@ -154,7 +161,7 @@ def _plugin_files(model: _Model, identifier: str) -> dict[str, bytes]:
     files = {path: text.encode() for path, text in {**carried.files, **statistics}.items()}
     files["wiring_plugins/__init__.py"] = _COPIES.format(version=__version__).encode()
     return files | {
-        "__init__.py": _INIT.format(identifier=identifier, name=recipe.name).encode(),
+        "__init__.py": _INIT.format(identifier=identifier, name=recipe.name.partition("@")[0]).encode(),
         "test.py": Path(__file__).with_name("carried").joinpath("test.py").read_bytes(),
         "requirements.txt": _requirements(carried.foreign).encode(),
         "recipe.json": _json(described),
@@ -251,17 +258,16 @@ def _too_large(name: str, weights: bytes) -> WiringError:
         "large-file upload; then pack with `--hosted URL`. docs/submitting.md shows the steps.")
 
 
-def _storage_place(url: str, weights: bytes) -> dict[str, str]:
-    """The arguments of the platform's `load_weight_file` for the URL that its large-file upload gives."""
+def _storage_place(url: str) -> dict[str, str]:
+    """Where the URL that the site's large-file upload gives is, as the platform's `load_weight_file` takes it."""
     parsed = urlparse(url)
     bucket, separator, _ = (parsed.hostname or "").partition(".s3")
-    folder, _, file = parsed.path.strip("/").rpartition("/")
+    folder, _, file = unquote(parsed.path).strip("/").rpartition("/")
     version = parse_qs(parsed.query).get("versionId", [""])[0]
     if not (separator and bucket and folder and file and version):
         raise WiringError(f"{url!r} is no address of the platform's storage. Give the one that the site shows after "
                           "the upload: https://BUCKET.s3.amazonaws.com/FOLDER/FILE?versionId=VERSION.")
-    return {"bucket": bucket, "folder_name": folder, "relative_path": file, "version_id": version,
-            "sha1": hashlib.sha1(weights).hexdigest()}
+    return {"bucket": bucket, "folder_name": folder, "relative_path": file, "version_id": version}
 
 
 def _json(value) -> bytes:
@@ -297,12 +303,3 @@ def _refuse_broken(path: Path, name: str) -> None:
         finding = broken[0]
         raise WiringError(f"{name} cannot be submitted as it is (rule {finding.rule.number}, {finding.found[0]}): "
                           f"{finding.rule.reason} {finding.rule.fix}")
-
-
-@contextmanager
-def _early(path: Path) -> Iterator[Path]:
-    """:func:`wiring_plugins.files.replacing`, which tries at once, not after the work, whether it can write."""
-    with replacing(path) as part:
-        part.touch()
-        part.unlink()  # a kill during the work leaves nothing behind
-        yield part

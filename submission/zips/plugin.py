@@ -4,6 +4,8 @@ from typing import Annotated
 
 from wiring_plugins import WiringError, hookimpl
 
+from ..termination import terminated_like_interrupted
+
 
 @hookimpl
 def wiring_commands(app):
@@ -33,7 +35,8 @@ def wiring_commands(app):
 
     def _install_test(submission, python_env: Path | None) -> None:
         from . import install_test
-        steps = install_test.install_test(submission, prepared=python_env, say=typer.echo)
+        with terminated_like_interrupted():
+            steps = install_test.install_test(submission, prepared=python_env, say=typer.echo)
         if not steps[-1].passed:
             typer.echo(steps[-1].output)
             typer.echo(f"The install test failed at {steps[-1].name}; its output is above.", err=True)
@@ -60,12 +63,13 @@ def wiring_commands(app):
             raise WiringError("--weights writes one model's weights file and no zip. Give it with a name alone.")
         if all_ and (hosted or identifier):
             raise WiringError("--hosted and --identifier are about one model. Give them with a name.")
-        if weights:
-            _write_weights(name, weights)
-        elif all_:
-            _pack_all(output or Path())
-        else:
-            _pack_one(name, output, identifier=identifier, hosted=hosted)
+        with terminated_like_interrupted():
+            if weights:
+                _write_weights(name, weights)
+            elif all_:
+                _pack_all(output or Path())
+            else:
+                _pack_one(name, output, identifier=identifier, hosted=hosted)
 
     def _pack_one(name: str, output: Path | None, **options) -> None:
         from .pack import pack
