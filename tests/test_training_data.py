@@ -178,6 +178,9 @@ def test_data_that_cannot_teach_is_refused(run, tree, tmp_path):
         run(data="synthetic:80:3", condition=dataclasses.replace(SHORT, images=None, subset="balanced"))
     with pytest.raises(WiringError, match="named twice"):
         run("tiny-it", "tiny-it")
+    (tree / "val" / "n00000000").rename(tree / "val" / "n00000007")
+    with pytest.raises(WiringError, match="3 and 2; in one of them only: n00000007"):
+        run(data=tree, condition=Condition(image_size=32))
     with pytest.raises(WiringError, match="needs validation images"):
         run(data=one.parent / "tree" / "train", condition=Condition(image_size=32, patience_policy="validation"))
 

@@ -13,6 +13,7 @@ from wiring_training import Condition, Hardware, commands
 from wiring_training.augment import crop
 from wiring_training.learner import Learner, freeze, trained_names
 from wiring_training.loader import Loader
+from wiring_training.screen import Screen
 
 from wiring_plugins import NotEnoughMemory, UnknownName, WiringError, wire
 
@@ -93,6 +94,17 @@ def test_a_job_that_is_queued_again_goes_on(tmp_path, monkeypatch):
     assert job.checkpoint() == ("again", job)
     job()
     assert calls == [False, True]
+
+
+def test_the_line_on_a_terminal_fits_it_and_tells_of_all_recipes(tiny_registry, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    screen = Screen([tiny_registry.recipe(name) for name in ("tiny-it", "tiny-all")], tiny_registry, Condition(), peak=1e12)
+    for name, loss in (("tiny-it", 2.5), ("tiny-all", 3.25)):
+        screen({"event": "start", "recipe": name, "step": 0, "steps_per_epoch": 5005, "reason": ""})
+        screen({"event": "progress", "recipe": name, "step": 7, "epoch": 0.0, "lr": 0.1, "loss": loss, "top1": 0.25})
+    line = capsys.readouterr().err.rpartition("\x1b[K")[2]
+    assert len(line) == 79 and "  loss 2.500/3.250  " in line
 
 
 @pytest.mark.parametrize("name, peak", [

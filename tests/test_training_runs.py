@@ -13,12 +13,13 @@ from tiny import CPU, SHORT, weights_hash
 from wiring_training import export, train
 from wiring_training.checkpoint import Run, read_checkpoint
 from wiring_training.learner import Diverged, Learner
+from wiring_training.loader import Loader
 from wiring_training.loop import load_start
 
 from wiring_plugins import Init, WiringError, build_model, fingerprint, hookimpl, load_host, resolve, wire
 
 
-def test_a_run_is_not_continued_by_accident(run, tmp_path, tiny_registry):
+def test_a_run_is_not_continued_by_accident(run, tmp_path, tiny_registry, monkeypatch):
     run("tiny-it")
     with pytest.raises(WiringError, match="Add --resume"):
         run("tiny-it")
@@ -28,6 +29,9 @@ def test_a_run_is_not_continued_by_accident(run, tmp_path, tiny_registry):
         run("tiny-all", resume=True)
     with pytest.raises(WiringError, match="data.fingerprint"):
         run("tiny-it", data="synthetic:90:4", resume=True)
+    with pytest.raises(WiringError, match="condition.validation_images.*data.validation"):
+        run("tiny-it", condition=dataclasses.replace(SHORT, validation_images=9), resume=True)
+    monkeypatch.setattr(Loader, "_hold", None)  # nothing is decoded for a run that is refused or finished
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     (tmp_path / "run" / "checkpoints" / ".ipynb_checkpoints").mkdir()  # what others leave there is theirs
     recipe = dataclasses.replace(tiny_registry.recipe("tiny-it"), doc="The same in other words.")

@@ -61,7 +61,7 @@ class Loader:
         self.pool = ThreadPoolExecutor(hardware.workers or cores(), thread_name_prefix="decode")
         to_pixels = 255 * torch.tensor([mean, std], dtype=torch.float32, device=device)[:, None, :, None, None]
         self.mean, self.std = to_pixels[0], to_pixels[1]
-        self.held = self._hold() if self._fits(hardware) else None
+        self.fits, self.held = self._fits(hardware), None
 
     def __len__(self) -> int:
         """Batches in an epoch. A last training batch of one image is left out: one image has no batch statistics."""
@@ -83,6 +83,12 @@ class Loader:
             labels = self.labels[share].where(self._tensor(readable), self._tensor(IGNORED))
             images = ((images.float() - self.mean) / self.std)
             yield Batch(images.contiguous(memory_format=memory_layout(self.device)), self._send(labels), len(batch))
+
+    def hold(self) -> None:
+        """Decode all images into the device's memory, if they are to be held there. Until then they are decoded anew in
+        every epoch, with the same result."""
+        if self.fits and self.held is None:
+            self.held = self._hold()
 
     def close(self) -> None:
         self.pool.shutdown(cancel_futures=True)

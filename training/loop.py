@@ -71,6 +71,9 @@ def train(recipes: Sequence[str | Recipe], *, data: str, out: str | Path, condit
                 stack.callback(loader.close)
             learners = _learners(recipes, loaders, condition, hardware, group, registry, Path(out), stack,
                                  resume=resume, start=start)
+            if not save_only and not all(learner.finished for learner in learners):
+                for loader in filter(None, loaders):
+                    loader.hold()
             if condition.cached_views:
                 from .features import cache
                 loaders = cache(learners, loaders, condition)
@@ -170,8 +173,10 @@ def _loaders(recipes, training, validation, condition, hardware, group, registry
         raise WiringError(f"--validation-images {wanted}: {training.spec} has no validation images. "
                           "Put them into val/CLASS/ beside train/, or leave the option out.")
     if validation.classes != training.classes:
+        alone = sorted({*validation.classes} ^ {*training.classes})
         raise WiringError(f"The validation images of {validation.spec} are of other classes than the training images "
-                          f"({len(validation.classes)} and {len(training.classes)}). Give the same classes in both.")
+                          f"({len(validation.classes)} and {len(training.classes)}; in one of them only: "
+                          f"{', '.join(alone[:3])}). Give the same classes in both.")
     chosen = choose(validation, count, replace(condition, subset="uniform"), flag="--validation-images")
     return train_loader, Loader(validation, chosen, condition, hardware, train=False, **common)
 
@@ -179,11 +184,12 @@ def _loaders(recipes, training, validation, condition, hardware, group, registry
 def _learners(recipes, loaders, condition, hardware, group, registry, out, stack, *, resume, start) -> list[Learner]:
     """One learner per recipe, at its birth or where its run folder left it."""
     images, chosen = loaders[0].images, loaders[0].chosen
+    validation = loaders[1] and loaders[1].images.fingerprint(loaders[1].chosen)
     origin = None if start is None else load_start(start, registry)
     facts = {"classes": list(images.classes), "condition": condition,
              "start": origin and {"name": origin.source, "fingerprint": origin.fingerprint()},
              "data": {"name": "/".join(Path(images.spec).parts[-2:]), "images": len(chosen),
-                      "fingerprint": images.fingerprint(chosen), "decoder": images.decoder}}
+                      "fingerprint": images.fingerprint(chosen), "validation": validation, "decoder": images.decoder}}
     compiled = _compiles(condition.max_epochs * len(loaders[0]), hardware, group)
     if len({recipe.name for recipe in recipes}) < len(recipes):
         raise WiringError("A recipe is named twice. Give each once; seeds have recipes of their own: NAME-seed42.")

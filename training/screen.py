@@ -1,9 +1,11 @@
 """What a person sees while a model learns."""
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from wiring_plugins import Recipe, Registry
@@ -20,6 +22,7 @@ class Screen:
                                                           for recipe in recipes)
         self.condition, self.peak, self.several = condition, peak, len(recipes) > 1
         self.steps, self.before, self.live = 1, None, sys.stderr.isatty()
+        self.learning: dict[str, Mapping[str, Any]] = {}
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         show: Callable | None = getattr(self, f"_{event['event']}", None)
@@ -36,21 +39,30 @@ class Screen:
     def _progress(self, event) -> None:
         if not self.live:
             return
+        self.learning[event["recipe"]] = event
+        if any(other["step"] < event["step"] for other in self.learning.values()):
+            return  # one line tells of all recipes that learn
         step, now = event["step"], time.monotonic()
         rate = max(step - self.before[0], 0) / max(now - self.before[1], 1e-9)
         images = rate * self.condition.batch_size
-        parts = [f"epoch {event['epoch']:.2f}", f"{images:,.1f} images/s"]
+        parts = [f"epoch {event['epoch']:.2f}", f"{images:,.{int(images < 100)}f} images/s"]
         if self.flops and event["epoch"] >= (self.condition.progressive or (0, 0))[1]:  # they are those of the full size
-            parts.append(f"{images * self.flops / 1e12:.3g} TFLOP/s")
-            if self.peak:
-                parts.append(f"MFU {images * self.flops / self.peak:.0%}")
-        parts += [f"loss {event['loss']:.3f}", f"top-1 {event['top1']:.1%}", f"lr {event['lr']:.0e}"]
+            flops = images * self.flops
+            parts.append(f"MFU {flops / self.peak:.0%}" if self.peak else f"{flops / 1e12:.2g} TFLOP/s")
+        parts += [self._of_each("loss", "loss", ".3f"), self._of_each("top-1", "top1", ".1%")]
         if rate:
             left = (self.condition.max_epochs * self.steps - step) / rate
-            parts.append(f"{'at most ' if self.condition.epochs is None else ''}{_duration(left)} left")
-        print("\r\x1b[K" + self._name(event) + "  ".join(parts), end="", file=sys.stderr, flush=True)
+            parts.append(f"{'<' if self.condition.epochs is None else ''}{timedelta(seconds=round(left))} left")
+        parts.append(self._of_each("lr", "lr", ".0e"))
+        line = "  ".join(parts)[:shutil.get_terminal_size().columns - 1]  # what is wrapped cannot be taken back
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+    def _of_each(self, name: str, key: str, form: str) -> str:
+        """`loss 2.519`, or `loss 2.519/3.201` where several recipes learn, in their order."""
+        return f"{name} {'/'.join(format(event[key], form) for event in self.learning.values())}"
 
     def _epoch(self, event) -> None:
+        self.learning.pop(event["recipe"], None)
         if self.live:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
         found = event["validation"]
@@ -62,12 +74,6 @@ class Screen:
 
     def _name(self, event) -> str:
         return f"{event['recipe']}  " if self.several else ""
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
 
 
 def summary(results) -> str:
