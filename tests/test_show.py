@@ -10,12 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from wiring_plugins import (Architecture, BatchNorm, Commitment, DataUnavailable, Init, Layer, Recipe,
-                            RegistrationError, StatisticsSource, UnknownName, WiringError, load_registry)
+                            RegistrationError, StatisticsSource, UnknownName, WeightsRef, WiringError, load_registry)
 from wiring_plugins.cli import make_app
 from wiring_plugins.counting import count
 from wiring_plugins.initializer_page import page
 from wiring_plugins.normalisation import norm_state
 from wiring_plugins.pictures import GAP, PIXEL, draw_grid
+from wiring_plugins.show import describe, print_differences
 from wiring_plugins.statistics.types import LayerStatistics, Normal, NormStatistics, Statistics
 
 REGISTRY = load_registry()
@@ -76,6 +77,14 @@ def test_borrowed_and_sampled_numbers_are_counted():
         counted = count(recipe(source="trained", **policy), registry)
         assert counted.numbers == counted.borrowed == numbers
     assert count(recipe(), registry).borrowed == 0
+    few = registry_with_norms(3)  # which repeat in 400 channels
+    assert count(recipe(source="trained", statistics="borrowed"), few).borrowed == 6
+
+
+def test_borrowing_what_a_source_does_not_hold_is_a_sentence_and_not_a_count():
+    borrowed = replace(REGISTRY.recipe("wiring-wc"), batch_norm=BatchNorm(statistics="borrowed", source="googlenet"))
+    with pytest.raises(WiringError, match="'googlenet' holds no normalisation statistics for V1.norm1"):
+        count(borrowed, REGISTRY)
 
 
 def two_from_one_source(kind: str, **parts):
@@ -141,9 +150,32 @@ def test_show_prints_the_counts():
 
 
 def test_every_model_can_be_shown():
-    from wiring_plugins.show import describe
     for name in REGISTRY.recipes:
         describe(REGISTRY.recipe(name), count(REGISTRY.recipe(name), REGISTRY))
+
+
+def test_an_area_whose_normalisation_learns_does_not_stay_as_born():
+    assert "Stays as born: nothing as a whole" in wiring("show", "wiring-bn").output
+
+
+@pytest.mark.parametrize("changed, said", [
+    ({"batch_norm": BatchNorm(images=99)}, "on 99 generated"), ({"architecture": "one", "init": {}}, "V4.conv1"),
+    ({"weights": WeightsRef(kind="full", file="x.pth")}, "read from x.pth"),
+    ({"weights": WeightsRef(kind="delta", file="x.safetensors")}, "read from x.safetensors"),
+    ({"seed": 7}, "wired alike, under the seeds 0 and 7"), ({"trainable": ()}, "wired alike.")], ids=str)
+def test_what_two_models_begin_with_differently_is_said(capsys, changed, said):
+    wc = REGISTRY.recipe("wiring-wc")
+    print_differences(wc, replace(wc, **changed))
+    output = capsys.readouterr().out
+    assert said in output and ("alike" in said) == ("alike" in output)
+
+
+def test_of_a_model_that_is_read_from_a_file_no_wiring_is_shown(capsys):
+    read = replace(REGISTRY.recipe("wiring-wc"), weights=WeightsRef(kind="full", file="x.pth"))
+    describe(read, count(read, REGISTRY))
+    output = capsys.readouterr().out
+    assert "Not wired: all 53,416,616 parameters are read from x.pth" in output
+    assert "Batch normalisation: as in the file" in output and "cluster" not in output.split("layer ")[1]
 
 
 def test_filters_are_drawn_side_by_side(tmp_path):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .birth import architecture_of
-from .recipe import Init, Layer, LayerContext, Recipe
+from .normalisation import held_norm
+from .recipe import BatchNorm, Init, Layer, LayerContext, Recipe
 from .registry import Registry
 
 BITS = 32
@@ -43,7 +44,6 @@ class Count:
     trained_parameters: int
     numbers: int
     borrowed: int
-    running_statistics: int
 
     @property
     def synapses(self) -> int:
@@ -64,30 +64,24 @@ def count(recipe: Recipe, registry: Registry) -> Count:
     load = functools.cache(lambda name: registry.source(name).load())
     shared: dict[tuple, _Share] = {}
     rows = []
-    for layer in architecture.weight_layers().values():
+    for layer in architecture.layers:
+        if layer.kind == "norm":
+            _keep_larger(shared, _norm_shares(recipe.batch_norm, layer, registry, load))
+            continue
         needed = {}
         for init in recipe.init[layer.path].steps():
             needed |= _shares(init, layer, registry, load)
-        for key, share in needed.items():
-            shared[key] = max(share, shared.get(key, share), key=lambda each: each.numbers)
+        _keep_larger(shared, needed)
         rows.append(LayerCount(layer=layer, init=recipe.init[layer.path], learns=_learns(layer.path, recipe),
                                numbers=sum(share.numbers for share in needed.values()),
                                borrowed=any(share.trained for share in needed.values())))
-    norms = [layer for layer in architecture.layers if layer.kind == "norm"]
-    channels = sum(layer.shape[0] for layer in norms)
-    policy, norm_numbers, running = recipe.batch_norm, 0, 0
-    if policy.affine == "sampled":
-        norm_numbers = 4 * len(norms)
-    if policy.statistics == "borrowed":
-        running = 2 * channels
-    trained_norms = norm_numbers + running if policy.draws and registry.source(policy.source).trained else 0
     sizes = {layer.path: math.prod(layer.shape) + (layer.shape[0] if layer.bias else 0)
              for layer in architecture.layers}
     return Count(
-        layers=tuple(rows), parameters=sum(sizes.values()), running_statistics=running,
+        layers=tuple(rows), parameters=sum(sizes.values()),
         trained_parameters=sum(size for path, size in sizes.items() if _learns(path, recipe)),
-        numbers=sum(share.numbers for share in shared.values()) + norm_numbers + running,
-        borrowed=sum(share.numbers for share in shared.values() if share.trained) + trained_norms)
+        numbers=sum(share.numbers for share in shared.values()),
+        borrowed=sum(share.numbers for share in shared.values() if share.trained))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +102,25 @@ def _shares(init: Init, layer: Layer, registry: Registry, load: Callable[[str], 
     numbers = initializer.numbers(layer.shape, LayerContext(layer=layer.path, statistics=statistics), **init.params)
     return {(init.kind, init.source, id(statistics)): _Share(
         numbers=numbers, trained=registry.source(init.source).trained, statistics=statistics)}
+
+
+def _norm_shares(policy: BatchNorm, layer: Layer, registry: Registry,
+                 load: Callable[[str], Any]) -> dict[tuple, _Share]:
+    """The same for a normalisation layer: 4 for drawn γ and β, and the running statistics that are borrowed."""
+    if not policy.draws:
+        return {}
+    held = held_norm(load(policy.source), layer.path, policy)
+    numbers = 4 if policy.affine == "sampled" else 0
+    if policy.statistics == "borrowed":
+        numbers += 2 * min(layer.shape[0], held.running_mean.size)  # they repeat in a layer of more channels
+    return {("norm", policy.source, id(held)): _Share(
+        numbers=numbers, trained=registry.source(policy.source).trained, statistics=held)}
+
+
+def _keep_larger(shared: dict[tuple, _Share], needed: dict[tuple, _Share]) -> None:
+    """What layers have in common counts once, as much of it as the layer that needs most."""
+    for key, share in needed.items():
+        shared[key] = max(share, shared.get(key, share), key=lambda each: each.numbers)
 
 
 def _learns(path: str, recipe: Recipe) -> bool:

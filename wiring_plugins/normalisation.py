@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .errors import WiringError
-from .recipe import Architecture, Layer, Recipe
+from .errors import UnknownName, WiringError
+from .recipe import Architecture, BatchNorm, Layer, Recipe
 from .registry import Registry
 from .seeding import layer_rng
 
@@ -15,7 +15,7 @@ def norm_state(recipe: Recipe, architecture: Architecture, registry: Registry) -
     A `calibrated` policy begins as `unit` does; :func:`.calibration.calibrate` measures what follows.
 
     Raises:
-        UnknownName: the policy's source has no such layer. WiringError: the layer of that name holds no normalisation.
+        WiringError: the policy's source holds no normalisation for a layer.
     """
     policy = recipe.batch_norm
     source = registry.source(policy.source).load() if policy.draws else None
@@ -27,10 +27,7 @@ def _begin(layer: Layer, recipe: Recipe, source) -> dict[str, np.ndarray]:
     state = {"weight": np.ones(channels), "bias": np.zeros(channels),
              "running_mean": np.zeros(channels), "running_var": np.ones(channels)}
     if source is not None:
-        held = getattr(source.layer(layer.path), "norm", None)
-        if held is None:
-            raise WiringError(f"Source {policy.source!r} holds no normalisation statistics for {layer.path}. Fit a "
-                              "network that has them with `wiring fit`, or take the policy 'calibrated'.")
+        held = held_norm(source, layer.path, policy)
         if policy.affine == "sampled":
             rng = layer_rng(recipe.seed, layer.path)
             # a trained γ is positive; a negative draw would turn the channel's response upside down
@@ -40,3 +37,19 @@ def _begin(layer: Layer, recipe: Recipe, source) -> dict[str, np.ndarray]:
             state["running_mean"] = np.resize(held.running_mean, channels)
             state["running_var"] = np.resize(held.running_var, channels)
     return {name: values.astype(np.float32) for name, values in state.items()}
+
+
+def held_norm(source, path: str, policy: BatchNorm):
+    """The :class:`.statistics.types.NormStatistics` that the policy's loaded source holds for the layer at `path`.
+
+    Raises:
+        WiringError: the source has no such layer, or no normalisation in it.
+    """
+    try:
+        held = getattr(source.layer(path), "norm", None)
+    except UnknownName:
+        held = None
+    if held is None:
+        raise WiringError(f"Source {policy.source!r} holds no normalisation statistics for {path}. Fit a "
+                          "network that has them with `wiring fit`, or take the policy 'calibrated'.")
+    return held

@@ -38,19 +38,21 @@ def wiring_commands(app):
 def describe(recipe: Recipe, counted) -> None:
     """Print the recipe in words, a line for each layer, and the totals of its :class:`.counting.Count`."""
     from .counting import BITS
+    read = recipe.weights.kind == "full"
     print(f"{recipe.name}: {recipe.doc}\n")
     print_columns(("layer", "shape", "synapses", "initialiser", "source", "numbers", "learns"), [
-        (row.layer.path, "x".join(map(str, row.layer.shape)), f"{row.synapses:,}", in_words(row.init),
-         sources_in_words(row.init) or "-", f"{row.numbers:,}",
+        (row.layer.path, "x".join(map(str, row.layer.shape)), f"{row.synapses:,}",
+         *(("-", "file", "-") if read else
+           (in_words(row.init), sources_in_words(row.init) or "-", f"{row.numbers:,}")),
          "yes" if row.learns else "no") for row in counted.layers])
-    tops = list(dict.fromkeys(row.layer.path.split(".")[0] for row in counted.layers))
-    learning = {row.layer.path.split(".")[0] for row in counted.layers if row.learns}
-    fixed = [top for top in tops if top not in learning]
+    learning = {path.split(".")[0] for path in recipe.trainable}
+    fixed = [top for top in dict.fromkeys(row.layer.path.split(".")[0] for row in counted.layers)
+             if top not in learning]
     origin = (f"Wired from {counted.numbers:,} numbers ({counted.numbers * BITS:,} bits at {BITS} bits each); "
               f"{counted.borrowed:,} of them are borrowed from a trained network.")
     if recipe.weights.kind == "delta":
         origin += f"\nTrained: what learned is read from {recipe.weights.file}."
-    if recipe.weights.kind == "full":
+    if read:
         origin = f"Not wired: all {counted.parameters:,} parameters are read from {recipe.weights.file}."
     print(f"""
 Learns: {', '.join(recipe.trainable) or 'nothing'}. Stays as born: {', '.join(fixed) or 'nothing as a whole'}.
@@ -77,6 +79,8 @@ def sources_in_words(init: Init) -> str:
 
 def policy_in_words(recipe: Recipe) -> str:
     """What the recipe's normalisation layers begin with, as a phrase."""
+    if recipe.weights.kind == "full":
+        return "as in the file"
     policy = recipe.batch_norm
     statistics = {
         "unit": "mean 0 and variance 1",
@@ -91,16 +95,26 @@ def share(part: int, whole: int) -> str:
 
 
 def print_differences(first: Recipe, second: Recipe) -> None:
-    """Print the layers that are wired differently."""
-    rows = [(path, *(f"{in_words(each)} from {sources_in_words(each) or 'no source'}"
-                     for each in (init, second.init[path])))
-            for path, init in first.init.items()
-            if path in second.init and init != second.init[path]]
+    """Print what of two models begins differently: layers, normalisation, and where learned weights are read from."""
+    begins = [_beginnings(recipe) for recipe in (first, second)]
+    rows = [(part, *(each.get(part, "-") for each in begins))
+            for part in begins[0] | begins[1] if begins[0].get(part) != begins[1].get(part)]
     if rows:
-        print_columns(("layer", first.name, second.name), rows)
+        print_columns(("part", first.name, second.name), rows)
     else:
         seeds = "" if first.seed == second.seed else f", under the seeds {first.seed} and {second.seed}"
         print(f"{first.name} and {second.name} are wired alike{seeds}.")
+
+
+def _beginnings(recipe: Recipe) -> dict[str, str]:
+    """Part of a model -> what it begins with, in words."""
+    file = f"read from {recipe.weights.file}"
+    if recipe.weights.kind == "full":
+        return {"all weights": file}
+    layers = {path: f"{in_words(init)} from {sources_in_words(init) or 'no source'}"
+              for path, init in recipe.init.items()}
+    learned = {"learned weights": file} if recipe.weights.kind == "delta" else {}
+    return layers | {"batch normalisation": policy_in_words(recipe)} | learned
 
 
 def first_kernels(recipe: Recipe, registry):
