@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 from collections import OrderedDict
+from dataclasses import replace
 from http.client import IncompleteRead
 from urllib.error import URLError
 
@@ -16,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from wiring_plugins import (CorruptFile, DataUnavailable, LayerContext, UnknownName, WiringError, layer_rng,
-                            load_registry)
+from wiring_plugins import (CorruptFile, DataUnavailable, LayerContext, Registry, StatisticsSource, UnknownName,
+                            WiringError, layer_rng, load_registry)
 from wiring_plugins.cli import make_app
 from wiring_plugins.initializers.cluster import cluster
 from wiring_plugins.statistics import files, wiring_up_vision
@@ -261,6 +262,38 @@ def test_names_of_shipped_sources_are_not_taken(tmp_path, own_folder):
     assert load_registry().source("mine").load().layer("a").clusters.inputs == 32
     assert "reference work's own" in str(
         wiring("statistics", "import", tmp_path / "x.json", "--name", "wiring-up-vision").exception)
+
+
+def test_a_name_that_a_plugin_or_the_command_line_uses_is_not_taken(tmp_path, own_folder, monkeypatch):
+    files.write(Statistics({"a": LayerStatistics(shape=(8, 32, 3, 3), clusters=some_clusters())}), tmp_path / "x.json")
+    assert "no source is called 'birth'" in str(
+        wiring("statistics", "import", tmp_path / "x.json", "--name", "birth").exception)
+    registry = load_registry()
+    theirs = StatisticsSource(name="theirs", load=dict, trained=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("wiring_plugins.plugins.load_registry", lambda: replace(
+            registry, statistics={**registry.statistics, "theirs": theirs}))
+        assert "ships with" in str(wiring("statistics", "import", tmp_path / "x.json", "--name", "theirs").exception)
+    assert not own_folder.exists()
+    for _ in range(2):  # one's own source may be replaced
+        assert wiring("statistics", "import", tmp_path / "x.json", "--name", "mine").exit_code == 0
+
+
+def test_a_copied_file_of_a_shipped_source_s_name_is_not_a_source(own_folder):
+    own_folder.mkdir()
+    for name in ("googlenet", "v1-physiology"):
+        files.write(Statistics({}), own_folder / f"{name}.json")
+    assert load_registry().source("googlenet").load().layers
+
+
+def test_a_source_that_fails_to_load_is_a_sentence_that_names_it():
+    theirs = StatisticsSource(name="theirs", trained=False, load=lambda: open("/no/such/file"))
+    with pytest.raises(WiringError, match="source 'theirs' cannot be loaded: FileNotFoundError"):
+        Registry(statistics={"theirs": theirs}).load_source("theirs")
+
+
+def test_where_recordings_come_from_is_shown():
+    assert "De Valois" in wiring("statistics", "show", "v1-physiology").output
 
 
 def test_a_file_is_imported_under_the_name_that_it_was_fitted_under(tmp_path, own_folder):

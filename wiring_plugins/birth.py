@@ -122,7 +122,7 @@ def draw_weights(recipe: Recipe, registry: Registry) -> Mapping[str, np.ndarray]
     """
     architecture = architecture_of(recipe, registry)
     pixels_per_degree = registry.commitment(recipe).pixels_per_degree
-    sources = {name: registry.source(name).load()
+    sources = {name: registry.load_source(name)
                for name in {step.source for init in recipe.init.values() for step in init.steps()} - {None}}
 
     drawn: dict[str, np.ndarray] = {}

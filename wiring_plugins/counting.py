@@ -61,7 +61,7 @@ def count(recipe: Recipe, registry: Registry) -> Count:
         DataUnavailable: a source of the recipe is not on this machine. WiringError: it lacks what a layer needs.
     """
     architecture = architecture_of(recipe, registry)
-    load = functools.cache(lambda name: registry.source(name).load())
+    load = functools.cache(registry.load_source)
     shared: dict[tuple, _Share] = {}
     rows = []
     for layer in architecture.layers:

@@ -88,7 +88,7 @@ def _plain(name: str, share: float) -> float:
     for path, how in recipe.init.items():
         if how.kind != "cluster":
             continue
-        clusters = registry.source(how.source).load().layer(how.layer or path).clusters
+        clusters = registry.load_source(how.source).layer(how.layer or path).clusters
         outputs, inputs, *size = layers[path].shape
         weights = np.zeros((max(1, round(outputs * share)), inputs, *size), dtype=np.float32)
         start = time.perf_counter()

@@ -18,7 +18,7 @@ def norm_state(recipe: Recipe, architecture: Architecture, registry: Registry) -
         WiringError: the policy's source holds no normalisation for a layer.
     """
     policy = recipe.batch_norm
-    source = registry.source(policy.source).load() if policy.draws else None
+    source = registry.load_source(policy.source) if policy.draws else None
     return {layer.path: _begin(layer, recipe, source) for layer in architecture.layers if layer.kind == "norm"}
 
 

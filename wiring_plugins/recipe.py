@@ -248,7 +248,7 @@ class Initializer:
 class StatisticsSource:
     """A named set of small distributions that initialisers sample from.
 
-    load: no arguments -> an object whose `layer(path)` returns the statistics of one layer.
+    load: no arguments -> an object whose `layer(path)` returns the statistics of one layer, or raises UnknownName.
     trained: whether they were fitted to a trained network, so that a model wired from them borrows from training.
     """
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from .errors import RegistrationError, UnknownName
+from .errors import RegistrationError, UnknownName, WiringError
 from .misfit import misfit
 from .recipe import (Architecture, Commitment, FrozenMapping, Initializer, Recipe, StatisticsSource, WeightsRef)
 
@@ -29,6 +30,21 @@ class Registry:
 
     def source(self, name: str) -> StatisticsSource:
         return _look_up("statistics source", name, self.statistics, listed_by="wiring statistics list")
+
+    def load_source(self, name: str) -> Any:
+        """What the statistics source of that name holds.
+
+        Raises:
+            DataUnavailable: it is not on this machine. WiringError: its `load` fails.
+        """
+        source = self.source(name)
+        try:
+            return source.load()
+        except WiringError:
+            raise
+        except Exception as error:  # a stranger's plugin may fail in any way
+            raise WiringError(f"The statistics source {name!r} cannot be loaded: {type(error).__name__}: {error}. "
+                              "Set WIRING_DEBUG=1 to see where.") from error
 
     def recipe(self, name: str) -> Recipe:
         return _look_up("model", name, self.recipes, listed_by="wiring models")

@@ -15,6 +15,9 @@ SHIPPED = {"googlenet": "our own fit to BVLC GoogLeNet (trained on ImageNet): Ga
                         "mixtures and normals of the layers that stand for CORnet-S's areas"}
 """Sources in the package's own folder, by name: what they are."""
 
+TAKEN = {*SHIPPED, "v1-physiology", wiring_up_vision.NAME}
+"""Names that no file in the user's folder registers."""
+
 
 @hookimpl
 def wiring_statistics():
@@ -26,9 +29,13 @@ def wiring_statistics():
         name=wiring_up_vision.NAME, load=_published, trained=True,
         doc="The reference work's own published clusters and Gabor fits; after `wiring statistics fetch` or `import`.",
         reference=wiring_up_vision.REFERENCE))
-    taken = {source.name for source in sources}
-    return sources + [StatisticsSource(name=path.stem, load=_loader(path), trained=True, doc=f"Imported: {path}")
-                      for path in sorted(user_folder().glob("*.json")) if path.stem not in taken]
+    return sources + [StatisticsSource(name=name, load=_loader(path), trained=True, doc=f"Imported: {path}")
+                      for name, path in _imported().items()]
+
+
+def _imported() -> dict[str, Path]:
+    """The statistics files in the user's folder, by the names of their sources."""
+    return {path.stem: path for path in sorted(user_folder().glob("*.json")) if path.stem not in TAKEN}
 
 
 def _loader(path: Path):
@@ -65,10 +72,10 @@ def wiring_commands(app):
         """List the sources, and whether each is on this machine."""
         from ..columns import print_columns
         from ..plugins import load_registry
-        rows = []
-        for name, source in sorted(load_registry().statistics.items()):
+        rows, registry = [], load_registry()
+        for name, source in sorted(registry.statistics.items()):
             try:
-                source.load()
+                registry.load_source(name)
                 state = "present"
             except DataUnavailable:
                 state = "not fetched"
@@ -83,11 +90,16 @@ def wiring_commands(app):
         from ..columns import print_columns
         from ..plugins import load_registry
         from .types import Statistics
-        is_file = Path(source).suffix == ".json" or Path(source).is_file()
-        loaded = read(Path(source)) if is_file else load_registry().source(source).load()
+        registered = None
+        if Path(source).suffix == ".json" or Path(source).is_file():
+            loaded = read(Path(source))
+        else:
+            registry = load_registry()
+            registered, loaded = registry.source(source), registry.load_source(source)
         if not isinstance(loaded, Statistics):
             numbers = {name: part.numbers() for name, part in vars(loaded).items() if hasattr(part, "numbers")}
             print("\n".join(f"{name}: {count} numbers, for any layer" for name, count in numbers.items()))
+            print(f"doc: {registered.doc}\nreference: {registered.reference or 'none'}")
             return
         names = {fitted: area for area, fitted in loaded.areas.items()}
         print_columns(("layer", "stands for", "shape", "holds (numbers)"), [
@@ -129,12 +141,18 @@ def wiring_commands(app):
 
 
 def _store(statistics, name: str) -> None:
+    from ..names import BIRTH
+    from ..plugins import load_registry
     from ..registry import NAME
     if not NAME.fullmatch(name):
         raise WiringError(f"{name!r} is no legal name of a source. A name is lower-case words and numbers joined by "
                           "single hyphens; give one with --name.")
-    if name in SHIPPED or name == "v1-physiology":
-        raise WiringError(f"The source {name!r} ships with the program and is not replaced. Give another --name.")
+    if name == BIRTH:
+        raise WiringError(f"NAME@{BIRTH} is a model without its training, so no source is called {BIRTH!r}. Give another "
+                          "--name.")
+    if name != wiring_up_vision.NAME and name in load_registry().statistics.keys() - _imported().keys():
+        raise WiringError(f"The source {name!r} ships with the program or a plugin and is not replaced. Give another "
+                          "--name.")
     if name == wiring_up_vision.NAME and statistics.provenance.get("sha256") != wiring_up_vision.SHA256:
         raise WiringError(f"The source {name!r} is the reference work's own, and this is another. Give another --name.")
     folder = user_folder()
