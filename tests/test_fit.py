@@ -223,6 +223,16 @@ def test_resnet_layers_stand_for_areas_and_alexnet_s_keep_their_names(tmp_path):
     assert fitted.layer("features.0").gabors.size == 11 and not fitted.areas
 
 
+def test_the_reference_s_numbers_of_clusters_go_to_the_layers_that_are_fitted(tmp_path):
+    layers = {"V1.conv2.weight": filters(8, 8, 3), "V2.skip.weight": filters(8, 8, 1)}
+    result = wiring("fit", npz(tmp_path / "my net.npz", **layers), "-o", tmp_path / "x.json",
+                    "-k", "reference", "-k", "V2.skip=3")
+    assert result.exit_code == 0, result.exception
+    fitted = files.read(tmp_path / "x.json")
+    assert [len(fitted.layer(path).clusters.centers) for path in ("V1.conv2", "V2.skip")] == [7, 3]
+    assert fitted.provenance["command"] == "wiring fit 'my net.npz' -k reference -k V2.skip=3 -o FILE"
+
+
 def test_googlenet_channels_are_turned_to_rgb_and_scaled(tmp_path):
     weights = np.zeros((4, 3, 7, 7), np.float32)
     weights[:, 0] = np.random.RandomState(0).randn(4, 7, 7)  # blue, as Caffe has it
@@ -287,6 +297,15 @@ def bad_checkpoints(folder):
     ]
 
 
+def test_small_types_that_would_grow_beyond_the_limit_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("wiring_plugins.fitting.checkpoints.LARGEST", 1 << 20)
+    np.savez_compressed(tmp_path / "bits.npz", **{"conv1.weight": np.zeros((512, 1024, 1, 1), bool)})
+    np.save(tmp_path / "bits.npy", np.zeros((512, 1024), np.int8))
+    for name in ("bits.npz", "bits.npy"):
+        with pytest.raises(CorruptFile, match="would unpack to"):
+            read_arrays(tmp_path / name)
+
+
 def test_bad_checkpoints_are_refused_in_a_sentence_and_leave_no_file(tmp_path):
     for name, complaint in bad_checkpoints(tmp_path):
         before = set(os.listdir(tmp_path))
@@ -311,6 +330,7 @@ def test_a_misshapen_or_extra_cornet_layer_is_named(tmp_path):
 @pytest.mark.parametrize("arguments, complaint", [
     (["--layers", "conv9"], "no layer 'conv9'"), (["-k", "conv1"], "LAYER=NUMBER"), (["-k", "conv9=3"], "conv9"),
     (["-k", "conv1=0"], "LAYER=NUMBER"), (["--components", "40"], "40 components"),
+    (["--layers", "fc", "-k", "conv1=3"], "no convolution 'conv1'"), (["-k", "reference"], "says nothing"),
     (["-k", "conv1=999"], "999 clusters"), (["-k", "conv1=²"], "LAYER=NUMBER"), (["-k", "fc=3"], "no convolution 'fc'"),
     (["--layers", "fc", "--components", "2"], "Leave --components"), (["--layers", "fc", "--picture", "x.png"], "5x5"),
     (["-o", "net.npz"], "different files"), (["-o", "x.png", "--picture", "./x.png"], "different files"),

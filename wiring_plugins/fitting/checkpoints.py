@@ -1,6 +1,7 @@
 """Trained weights of many makers as arrays by layer."""
 from __future__ import annotations
 
+import contextlib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from ..errors import CorruptFile, WiringError
 from ..recipe import FrozenMapping
 
 LARGEST = 4 << 30
-"""Bytes that a checkpoint's arrays may unpack to."""
+"""Bytes that a checkpoint's arrays may unpack to, in the file's own type and as float32."""
 
 INCEPTIONS = {"V2": ("3a", "3b"), "V4": ("4a", "4e"), "IT": ("5a", "5b")}
 """First and last inception module of each of GoogLeNet's resolutions, which stand for CORnet-S's recurrent areas."""
@@ -101,12 +102,14 @@ def _of_numpy(path: Path) -> dict[str, np.ndarray]:
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
-            return {path.stem: loaded}
-        with loaded:
-            return dict(loaded)
+            loaded = contextlib.nullcontext({path.stem: loaded})
+        with loaded as members:
+            arrays = dict(members)
     except Exception as error:  # numpy and zipfile raise many things over a damaged file
         raise CorruptFile(f"{path} cannot be read as arrays ({type(error).__name__}: {error}). It may be truncated, or "
                           "hold Python objects, which are refused; get it again, or save arrays alone.") from error
+    _refuse_size(sum(4 * array.size for array in arrays.values()), path)  # a file's bytes may become four each
+    return arrays
 
 
 def _refuse_bombs(path: Path) -> None:

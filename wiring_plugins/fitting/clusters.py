@@ -27,7 +27,7 @@ ROUNDS = 3
 """Times that all slices are assigned and the centres moved."""
 
 REFERENCE_K = {"V1.conv1": 8, "V1.conv2": 7, "V2.conv2": 5, "V4.conv2": 8, "IT.conv2": 4}
-"""Clusters per layer in the reference work; 2 in its 1x1 layers."""
+"""Clusters per convolution of CORnet-S in the reference work; 2 in its 1x1 layers."""
 
 
 @single_threaded

@@ -1,6 +1,7 @@
 """`wiring fit`: a small statistics file from a trained network's weights."""
 import fnmatch
 import math
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +28,8 @@ WHOLE_KERNELS = 256
 
 @single_threaded
 def fit_statistics(path: Path, *, layers: tuple[str, ...] = (), k: Mapping[str, int] | None = None,
-                   components: int | None = None, name: str | None = None, pictures: dict | None = None,
+                   reference_k: bool = False, components: int | None = None, name: str | None = None,
+                   pictures: dict | None = None,
                    progress: Callable[[str, float], None] = lambda what, share: None) -> Statistics:
     """Fit every chosen layer of the checkpoint at `path`.
 
@@ -38,6 +40,7 @@ def fit_statistics(path: Path, *, layers: tuple[str, ...] = (), k: Mapping[str, 
         layers: names or patterns, the network's own or CORnet-S's; if empty, those that stand for CORnet-S's areas, or
             else all.
         k: clusters for a layer, by its own or its CORnet-S name; chosen by the criterion where none is given.
+        reference_k: in layers that stand for CORnet-S's and that `k` does not name, as many as in the reference work.
         components: of the Gabor prior; chosen by BIC if None.
         pictures: receives layer -> (filters, fits) of the layers that Gabors were fitted to.
 
@@ -56,25 +59,27 @@ def fit_statistics(path: Path, *, layers: tuple[str, ...] = (), k: Mapping[str, 
     weights = layer_weights(arrays, layout)
     norms = {key.removesuffix(".running_mean") for key in arrays if key.endswith(".running_mean")}
     chosen = _choose(layers, [*weights, *sorted(norms)], layout, path)
-    area_of = {fitted: area for area, fitted in layout.areas.items()}
-    k, fitted = dict(k or {}), {}
-    _check_clusters_wanted(k, weights, layout, path)
+    convolutions = [layer for layer in chosen if layer in weights and weights[layer].ndim == 4]
+    clusters = _clusters_for(convolutions, k or {}, reference_k, layout, path)
     seeing = [layer for layer in chosen if layer in weights and _sees_images(weights[layer])]
     if (components or pictures is not None) and not seeing:
         raise WiringError("Gabors are fitted to layers with square kernels of 5x5 or more on up to 4 channels, and none "
                           f"of these layers of {path} is one. Leave --components and --picture out.")
+    fitted = {}
     for done, layer in enumerate(chosen):
         progress(layer, done / len(chosen))
         if layer in norms:
             fitted[layer] = _fit_norm(layer, arrays, path)
             continue
-        fitted[layer], drawn = _fit_layer(weights[layer], k.get(layer, k.get(area_of.get(layer))), components)
+        fitted[layer], drawn = _fit_layer(weights[layer], clusters.get(layer), components)
         if pictures is not None and drawn is not None:
             pictures[layer] = weights[layer], drawn
     progress("done", 1.0)
     areas = {area: layer for area, layer in layout.areas.items() if layer in fitted}
-    return Statistics(fitted, areas=areas, provenance=_provenance(path, layout, sha256(path), fitted, name, layers, k,
-                                                                  components))
+    counts = ["reference"] * reference_k + [f"{named}={count}" for named, count in (k or {}).items()]
+    options = {"--layers": layers, "-k": counts, "--components": [components] if components else [],
+               "--name": [name] if name else []}
+    return Statistics(fitted, areas=areas, provenance=_provenance(path, layout, sha256(path), fitted, name, options))
 
 
 def _choose(patterns: tuple[str, ...], names: list[str], layout, path: Path) -> list[str]:
@@ -96,12 +101,22 @@ def _choose(patterns: tuple[str, ...], names: list[str], layout, path: Path) -> 
     return chosen
 
 
-def _check_clusters_wanted(k: Mapping[str, int], weights: Mapping[str, np.ndarray], layout, path: Path) -> None:
-    convolutions = [name for name, array in weights.items() if array.ndim == 4]
-    legal = [*convolutions, *(area for area, layer in layout.areas.items() if layer in convolutions)]
-    for name in k:
-        if name not in legal:
-            raise UnknownName("convolution", name, legal, owner=f"{path}, for which -k asks")
+def _clusters_for(convolutions: list[str], k: Mapping[str, int], reference: bool, layout,
+                  path: Path) -> dict[str, int]:
+    """Layer -> clusters, for those of the convolutions whose number is given."""
+    from ..architectures.cornet_s import CORNET_S
+    from .clusters import REFERENCE_K
+    named = {layer: layer for layer in convolutions} | {
+        area: layer for area, layer in layout.areas.items() if layer in convolutions}
+    wanted = {named[area]: REFERENCE_K.get(area, 2) for area in CORNET_S.weight_layers() if area in named and reference}
+    if reference and not wanted:
+        raise WiringError(f"No layer of {path} that is fitted stands for one of CORnet-S's, so '-k reference' says "
+                          "nothing. Write LAYER=NUMBER.")
+    for name, count in k.items():
+        if name not in named:
+            raise UnknownName("convolution", name, named, owner=f"what is fitted of {path}, for which -k asks")
+        wanted[named[name]] = count
+    return wanted
 
 
 def _sees_images(weights: np.ndarray) -> bool:
@@ -180,7 +195,7 @@ def fit_distribution(kernels: np.ndarray) -> Distribution:
         kernels=np.stack([mean + location * std, scale * std], axis=1).astype(np.float32))
 
 
-def _fit_norm(layer: str, arrays: Mapping[str, np.ndarray], path: Path) -> NormStatistics:
+def _fit_norm(layer: str, arrays: Mapping[str, np.ndarray], path: Path) -> LayerStatistics:
     try:
         gamma, beta, mean, var = (arrays[f"{layer}.{part}"].astype(np.float32)
                                   for part in ("weight", "bias", "running_mean", "running_var"))
@@ -198,32 +213,26 @@ def _normal(values: np.ndarray) -> Normal:
     return Normal(mean=float(np.float32(mean)), std=float(np.float32(std)))
 
 
-def _provenance(path: Path, layout, checksum: str, fitted: Mapping, name, layers, k, components) -> dict:
+def _provenance(path: Path, layout, checksum: str, fitted: Mapping, name: str | None, options: Mapping) -> dict:
+    """Plain JSON. options: option of the command -> each value that it was given."""
     from .. import __version__
-    options = [f"--layers {' --layers '.join(layers)}"] if layers else []
-    options += [f"-k {layer}={count}" for layer, count in k.items()]
-    options += [f"--components {components}"] if components else []
-    options += [f"--name {name}"] if name else []
+    command = ["wiring", "fit", path.name, *(str(part) for option, values in options.items() for value in values
+                                             for part in (option, value)), "-o", "FILE"]
     return {"name": name or path.stem.lower(), "from": path.name, "sha256": checksum, "family": layout.name,
             "program": f"wiring-plugins {__version__}",
-            "command": " ".join(["wiring fit", path.name, *options, "-o FILE"]),
+            "command": shlex.join(command),
             "numbers": sum(part.numbers() for layer in fitted.values() for part in layer.parts().values())}
 
 
 def _clusters_wanted(options: list[str]) -> dict[str, int]:
-    from .clusters import REFERENCE_K
+    """Layer -> number, from `LAYER=NUMBER`."""
     wanted = {}
     for option in options:
         layer, equals, count = option.partition("=")
-        if option == "reference":
-            from ..architectures.cornet_s import CORNET_S
-            wanted |= {path: REFERENCE_K.get(path, 2) for path, item in CORNET_S.weight_layers().items()
-                       if item.kind == "conv"}
-        elif not equals or not count.isdecimal() or int(count) < 1:
+        if not equals or not count.isdecimal() or int(count) < 1:
             raise WiringError(f"{option!r} is no number of clusters. Write LAYER=NUMBER, such as V1.conv2=7, or "
                               "'reference' for those of the reference work.")
-        else:
-            wanted[layer] = int(count)
+        wanted[layer] = int(count)
     return wanted
 
 
@@ -264,8 +273,9 @@ def wiring_commands(app):
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("reading", total=1.0)
             statistics = fit_statistics(
-                checkpoint, layers=tuple(layers), k=_clusters_wanted(clusters), components=components or None,
-                name=name or None, pictures=pictures,
+                checkpoint, layers=tuple(layers), components=components or None, name=name or None, pictures=pictures,
+                k=_clusters_wanted([option for option in clusters if option != "reference"]),
+                reference_k="reference" in clusters,
                 progress=lambda what, share: bar.update(task, description=what, completed=share))
         write(statistics, output)
         for layer, found in statistics.layers.items():

@@ -41,7 +41,7 @@ class Bounds:
 
 
 @single_threaded
-def fit_gabors(filters: np.ndarray, *, progress=lambda done: None) -> tuple[GaborFits, np.ndarray]:
+def fit_gabors(filters: np.ndarray) -> tuple[GaborFits, np.ndarray]:
     """Least-squares Gabors of every colour slice of `filters` (n, colours, k, k), and the fits as pictures.
 
     slice = a · exp(-½ (x'²/σx² + y'²/σy²)) · cos(2πf x' + φ) + offset. For given f, θ, σx, σy and centre the best a, φ
@@ -63,7 +63,7 @@ def fit_gabors(filters: np.ndarray, *, progress=lambda done: None) -> tuple[Gabo
     unit = np.where(dead, 1.0, contrast)
     targets = slices / unit[:, None]
     bounds, grid = Bounds.of(size), _Grid.of(size)
-    parameters = _refine(_starts(targets, grid, bounds), targets, grid, bounds, progress)
+    parameters = _refine(_starts(targets, grid, bounds), targets, grid, bounds)
     coefficients, basis = _solve(parameters, targets, grid)
     fitted = np.einsum("npb,nb->np", basis, coefficients) * unit[:, None]
     error = ((slices - fitted) ** 2).sum(axis=1)
@@ -129,13 +129,13 @@ def _starts(targets: np.ndarray, grid: _Grid, bounds: Bounds) -> np.ndarray:
     return points[best.T]
 
 
-def _refine(starts: np.ndarray, targets: np.ndarray, grid: _Grid, bounds: Bounds, progress) -> np.ndarray:
+def _refine(starts: np.ndarray, targets: np.ndarray, grid: _Grid, bounds: Bounds) -> np.ndarray:
     """The best (slices, 6) parameters that Levenberg-Marquardt steps reach from the starts (slices, candidates, 6)."""
     slices, candidates, _ = starts.shape
     now, goal = starts.reshape(-1, 6), np.repeat(targets, candidates, axis=0)
     damping = np.full(len(now), 1e-2)
     error = _error(now, goal, grid)
-    for step in range(STEPS):
+    for _ in range(STEPS):
         jacobian, residual = _linearised(now, goal, grid)
         gradient = np.einsum("npi,np->ni", jacobian, residual)
         curvature = np.einsum("npi,npj->nij", jacobian, jacobian)
@@ -147,7 +147,6 @@ def _refine(starts: np.ndarray, targets: np.ndarray, grid: _Grid, bounds: Bounds
         gain = np.where(better, error - found, 0).max()
         now, error = np.where(better[:, None], proposed, now), np.where(better, found, error)
         damping = np.clip(np.where(better, damping / 4, damping * 5), 1e-8, 1e6)
-        progress((step + 1) / STEPS)
         if gain < 1e-9 and damping.min() > 1e3:
             break
     best = error.reshape(slices, candidates).argmin(axis=1)

@@ -148,8 +148,8 @@ def _store(statistics, name: str) -> None:
         raise WiringError(f"{name!r} is no legal name of a source. A name is lower-case words and numbers joined by "
                           "single hyphens; give one with --name.")
     if name == BIRTH:
-        raise WiringError(f"NAME@{BIRTH} is a model without its training, so no source is called {BIRTH!r}. Give another "
-                          "--name.")
+        raise WiringError(f"NAME@{BIRTH} is a model without its training, so no source is called {BIRTH!r}. Give "
+                          "another --name.")
     if name != wiring_up_vision.NAME and name in load_registry().statistics.keys() - _imported().keys():
         raise WiringError(f"The source {name!r} ships with the program or a plugin and is not replaced. Give another "
                           "--name.")
