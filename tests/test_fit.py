@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from wiring_plugins import CorruptFile, LayerContext, WiringError, layer_rng, load_registry
 from wiring_plugins.cli import make_app
-from wiring_plugins.fitting.checkpoints import GOOGLENET_AREAS, LARGEST, RESNET_AREAS, read_arrays
+from wiring_plugins.fitting.checkpoints import GOOGLENET_AREAS, LARGEST, RESNET_AREAS, RESNET_NORMS, read_arrays
 from wiring_plugins.fitting.clusters import fit_clusters
 from wiring_plugins.fitting.fit import fit_statistics, largest_eigenvalues
 from wiring_plugins.fitting.gabor_fit import fit_gabors
@@ -213,8 +213,10 @@ def test_formats_and_names(tmp_path):
 
 def test_resnet_layers_stand_for_areas_and_alexnet_s_keep_their_names(tmp_path):
     resnet = {f"{layer}.weight": filters(4, 3, 7 if layer == "conv1" else 1) for layer in RESNET_AREAS.values()}
-    fitted = fit_statistics(npz(tmp_path / "resnet.npz", **resnet, **{"layer2.3.conv1.weight": filters(4, 4, 1)}))
-    assert dict(fitted.areas) == RESNET_AREAS and set(fitted.layers) == set(RESNET_AREAS.values())
+    norm = {f"layer2.1.bn1.{part}": np.ones(3) for part in ("weight", "bias", "running_mean", "running_var")}
+    fitted = fit_statistics(npz(tmp_path / "resnet.npz", **resnet, **norm, **{"layer2.3.conv1.weight": filters(4, 4, 1)}))
+    assert dict(fitted.areas) == RESNET_AREAS | dict.fromkeys(("V2.norm1_0", "V2.norm1_1"), "layer2.1.bn1")
+    assert set(fitted.layers) == {*RESNET_AREAS.values(), "layer2.1.bn1"}
     assert fitted.layer("IT.skip") is fitted.layer("layer4.0.downsample.0")
     some = fit_statistics(tmp_path / "resnet.npz", layers=("IT.conv?", "layer2.3.*"))
     assert list(some.layers) == [RESNET_AREAS[f"IT.conv{i}"] for i in (1, 2, 3)] + ["layer2.3.conv1"]
@@ -231,6 +233,18 @@ def test_the_reference_s_numbers_of_clusters_go_to_the_layers_that_are_fitted(tm
     fitted = files.read(tmp_path / "x.json")
     assert [len(fitted.layer(path).clusters.centers) for path in ("V1.conv2", "V2.skip")] == [7, 3]
     assert fitted.provenance["command"] == "wiring fit 'my net.npz' -k reference -k V2.skip=3 -o FILE"
+
+
+def test_every_normalisation_of_cornet_s_has_one_of_resnet_s():
+    from torchvision.models import resnet50
+
+    from wiring_plugins.architectures.cornet_s import CORNET_S
+    assert set(RESNET_NORMS) == {layer.path for layer in CORNET_S.layers if layer.kind == "norm"}
+    with torch.device("meta"):
+        modules = dict(resnet50().named_modules())
+    for conv, norm in ((RESNET_AREAS[layer.after], RESNET_NORMS[layer.path])
+                       for layer in CORNET_S.layers if layer.kind == "norm"):
+        assert modules[conv].out_channels == modules[norm].num_features
 
 
 def test_googlenet_channels_are_turned_to_rgb_and_scaled(tmp_path):

@@ -22,6 +22,10 @@ TAIL = """
 |---|---|---|
 | poisson | left out | weights are no counts |
 | channel normal | left out | two numbers for every slice: more than a 1x1 layer has weights; its code does not run |
+| more kernels than the layer has ("overflow") | left out | a layer of this architecture holds no more |
+| BatchNorm from a batch of images; running averages set by hand | policy `calibrated` | there a loop over nothing; and a \
+call that fails |
+| incremental normals | left out | the mean is kept where the deviation belongs |
 | uncut Gabor samples | clipped to the range of the fits | an envelope of negative width is none; `gabor` |
 | amplitudes of Gabor fits | fitted; the reference's are lost | both sides of its fit were normalised |
 | no spread in 1x1 clusters | measured; for the published files, that of a halved normal distribution | two distinct \

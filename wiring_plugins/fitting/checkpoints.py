@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..architectures.cornet_s import AREAS
 from ..errors import CorruptFile, WiringError
 from ..recipe import FrozenMapping
 
@@ -32,25 +33,38 @@ RESNET_AREAS = {"V1.conv1": "conv1", "V1.conv2": "layer1.0.conv2"} | {
         ("conv_input", "0.conv1"), ("skip", "0.downsample.0"), ("conv1", "1.conv1"), ("conv2", "1.conv2"),
         ("conv3", "1.conv3"))}
 
+RESNET_NORMS = {"V1.norm1": "bn1", "V1.norm2": "layer1.0.bn2"} | {
+    f"{area}.{ours}": f"{stage}.{theirs}"
+    for (area, _, _, steps), stage in zip(AREAS, ("layer2", "layer3", "layer4")) for ours, theirs in (
+        ("norm_skip", "0.downsample.1"),
+        *((f"norm{i}_{step}", f"1.bn{i}") for i in (1, 2, 3) for step in range(steps)))}  # one for all time steps
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """How a known family of networks names its layers and takes its images.
 
     areas: CORnet-S layer -> layer of this network that stands for it; only these are fitted if no others are asked for.
+    norms: the same for normalisations, which are fitted too where the network has them.
     bgr: the first layer's channels are blue, green, red.
     scale: per channel (red, green, blue), how much one unit of CORnet-S's normalised input is in this network's.
     """
 
     name: str
     areas: Mapping[str, str] = FrozenMapping()
+    norms: Mapping[str, str] = FrozenMapping()
     bgr: bool = False
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    @property
+    def stand_ins(self) -> dict[str, str]:
+        """CORnet-S layer of any kind -> layer of this network that stands for it."""
+        return {**self.areas, **self.norms}
 
 
 PLAIN = Layout(name="plain")
 CORNET = Layout(name="CORnet-S")
-RESNET = Layout(name="torchvision ResNet with bottlenecks", areas=RESNET_AREAS)
+RESNET = Layout(name="torchvision ResNet with bottlenecks", areas=RESNET_AREAS, norms=RESNET_NORMS)
 GOOGLENET = Layout(name="BVLC GoogLeNet", areas=GOOGLENET_AREAS, bgr=True, scale=(58.395, 57.12, 57.375))
 
 

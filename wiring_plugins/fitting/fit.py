@@ -75,7 +75,7 @@ def fit_statistics(path: Path, *, layers: tuple[str, ...] = (), k: Mapping[str, 
         if pictures is not None and drawn is not None:
             pictures[layer] = weights[layer], drawn
     progress("done", 1.0)
-    areas = {area: layer for area, layer in layout.areas.items() if layer in fitted}
+    areas = {area: layer for area, layer in layout.stand_ins.items() if layer in fitted}
     counts = ["reference"] * reference_k + [f"{named}={count}" for named, count in (k or {}).items()]
     options = {"--layers": layers, "-k": counts, "--components": [components] if components else [],
                "--name": [name] if name else []}
@@ -90,13 +90,13 @@ def _choose(patterns: tuple[str, ...], names: list[str], layout, path: Path) -> 
         if missing := [name for name in layout.areas.values() if name not in names]:
             raise CorruptFile(f"{path} looks like a {layout.name} but lacks {', '.join(missing[:3])}. Name the layers "
                               "to be fitted with --layers, or give a whole checkpoint.")
-        return list(layout.areas.values())
+        return [*layout.areas.values(), *(name for name in dict.fromkeys(layout.norms.values()) if name in names)]
     chosen = []
     for pattern in patterns or ("*",):
-        found = {layer for name, layer in (*zip(names, names), *layout.areas.items())
+        found = {layer for name, layer in (*zip(names, names), *layout.stand_ins.items())
                  if name == pattern or fnmatch.fnmatchcase(name, pattern)}.intersection(names)
         if not found:
-            raise UnknownName("layer", pattern, [*names, *layout.areas], owner=str(path))
+            raise UnknownName("layer", pattern, [*names, *layout.stand_ins], owner=str(path))
         chosen += [name for name in names if name in found and name not in chosen]
     return chosen
 

@@ -101,9 +101,11 @@ def wiring_commands(app):
             print("\n".join(f"{name}: {count} numbers, for any layer" for name, count in numbers.items()))
             print(f"doc: {registered.doc}\nreference: {registered.reference or 'none'}")
             return
-        names = {fitted: area for area, fitted in loaded.areas.items()}
+        names: dict[str, list[str]] = {}
+        for area, fitted in loaded.areas.items():
+            names.setdefault(fitted, []).append(area)
         print_columns(("layer", "stands for", "shape", "holds (numbers)"), [
-            (path, names.get(path, path), "x".join(map(str, layer.shape)),
+            (path, ", ".join(names.get(path, [path])), "x".join(map(str, layer.shape)),
              ", ".join(f"{name} {part.numbers()}" for name, part in layer.parts().items()))
             for path, layer in loaded.layers.items()])
         for key, value in loaded.provenance.items():
