@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from wiring_plugins import WiringError, families, load_registry, resolve
+from wiring_plugins import Recipe, Registry, WiringError, families, load_registry, resolve
 
 from . import results
 from .offline import BENCHMARKS as OFFLINE
@@ -37,12 +37,25 @@ def run(models: list[str], db: Path | None) -> None:
     registry = load_registry()
     path = db or results.database_for(OFFLINE[0], None)
     stored = {(row.model, row.seed, row.benchmark): row.score for row in results.newest(path, seeds=True)}
-    members = {recipe.name: group for group in families(registry.recipes.values()) for recipe in group}
-    scores = [_of_all_seeds(name, members[resolve(name, registry).name], stored, path) for name in models]
-    print(_markdown(scores))
+    print(_markdown([_of_all_seeds(name, _in_all_seeds(name, registry), stored, path) for name in models]))
 
 
-def _of_all_seeds(name: str, family, stored: dict, path: Path) -> SeedScores:
+def _in_all_seeds(name: str, registry: Registry) -> list[Recipe]:
+    """The recipe of that name under each of its seeds; what stands after an `@` holds for all of them.
+
+    Raises:
+        WiringError: the name is of one training's weights, which have no other seed.
+    """
+    asked = resolve(name, registry)
+    base, at, variant = name.partition("@")
+    if at and asked.weights.kind != "generated":
+        raise WiringError(f"{name!r} has the weights of one training, and a spread needs several. Score it with "
+                          "`brainscore score`, and see `wiring scores`.")
+    siblings = next(group for group in families(registry.recipes.values()) if registry.recipe(base) in group)
+    return [resolve(f"{recipe.name}{at}{variant}", registry) for recipe in siblings]
+
+
+def _of_all_seeds(name: str, family: list[Recipe], stored: dict, path: Path) -> SeedScores:
     complete = [recipe for recipe in family if all((recipe.name, recipe.seed, benchmark) in stored for benchmark in OFFLINE)]
     if len(complete) < 2:
         raise WiringError(f"{path} holds all seven offline scores of {len(complete)} seeds of {name!r}, and a spread needs two "

@@ -7,7 +7,7 @@ import socket
 import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -61,12 +61,13 @@ class Run:
 
 def start_run(databases: Iterable[Path], key: str) -> Run:
     """A new run, or the newest one of the same key that was interrupted: whose process is gone without finishing it."""
-    interrupted = []
+    rows = []
     for path in dict.fromkeys(databases):
         with _open(path) as connection:
-            rows = connection.execute("SELECT run, run_process, max(time) FROM raw_scores WHERE run_key = ? AND "
-                                      "run_finished = 0 GROUP BY run, run_process", (key,)).fetchall()
-        interrupted += [(time, run) for run, process, time in rows if not _is_running(process)]
+            rows += connection.execute("SELECT max(time), run, run_process FROM raw_scores WHERE run_key = ? AND "
+                                       "run_finished = 0 GROUP BY run, run_process", (key,)).fetchall()
+    running = {run for _, run, process in rows if _is_running(process)}  # one that goes on has rows of two processes
+    interrupted = [(time, run) for time, run, _ in rows if run not in running]
     return Run(identity=max(interrupted)[1] if interrupted else uuid.uuid4().hex, key=key)
 
 
@@ -125,16 +126,24 @@ class StoredScore:
 def newest(path: Path, model_pattern: str = "*", *, seeds: bool = False) -> list[StoredScore]:
     """For each model (matching a wildcard) and benchmark, and if `seeds` for each seed, the newest row that has a score.
 
+    The file is only read, and may be one of the reference work.
+
     Raises:
-        WiringError: there is no such file. CorruptFile: it is not a database of scores.
+        WiringError: there is no such file, or no scores in it. CorruptFile: it is not a database.
     """
     if not path.is_file():
         raise WiringError(f"There is no database {path}. `brainscore score --model NAME` makes one; --db FILE names another.")
-    query = f"""SELECT model, benchmark, score, error, raw, ceiling, seed, max(time || printf('%012d', rowid)), time, count(*)
+    with _connected(path, "ro") as connection:
+        present = _columns(connection)
+        if not present:
+            raise WiringError(f"The database {path} holds no scores: it has no table raw_scores. Give another --db FILE.")
+        error, raw, ceiling, seed = (name if name in present else "NULL" for name in ("error", "raw", "ceiling", "seed"))
+        rows = connection.execute(
+            f"""SELECT model, benchmark, score, {error}, {raw}, {ceiling}, {seed},
+                       max(time || printf('%012d', rowid)), time, count(*)
                 FROM raw_scores WHERE score IS NOT NULL AND model GLOB ?
-                GROUP BY model, benchmark{', seed' if seeds else ''} ORDER BY model, benchmark"""
-    with _open(path) as connection:
-        rows = connection.execute(query, (model_pattern,)).fetchall()
+                GROUP BY model, benchmark{f', {seed}' if seeds else ''} ORDER BY model, benchmark""",
+            (model_pattern,)).fetchall()
     return [StoredScore(model=model, benchmark=benchmark, score=score, error=error, raw=raw, ceiling=ceiling, seed=seed,
                         time=time, rows=count)
             for model, benchmark, score, error, raw, ceiling, seed, _, time, count in rows]
@@ -142,28 +151,36 @@ def newest(path: Path, model_pattern: str = "*", *, seeds: bool = False) -> list
 
 @contextmanager
 def _open(path: Path) -> Iterator[sqlite3.Connection]:
-    """The database, with its table; one transaction. Writers wait for each other."""
+    """The database, with its table, for writing; one transaction. Writers wait for each other."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, timeout=60, isolation_level=None)
-    except (OSError, sqlite3.OperationalError) as error:
+    except OSError as error:
         raise WiringError(f"The database {path} cannot be opened ({error}). Choose another with --db FILE.") from error
-    try:
+    with _connected(path, "rwc") as connection:
         connection.execute("BEGIN IMMEDIATE")
         columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
         connection.execute(f"CREATE TABLE IF NOT EXISTS raw_scores ({columns})")
-        present = {row[1] for row in connection.execute("PRAGMA table_info(raw_scores)")}
-        for name in COLUMNS.keys() - present:  # a database of the reference work has the first six
+        for name in COLUMNS.keys() - _columns(connection):  # a database of the reference work has the first six
             connection.execute(f"ALTER TABLE raw_scores ADD COLUMN {name} {COLUMNS[name]}")
         yield connection
         connection.execute("COMMIT")
+
+
+@contextmanager
+def _connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
+    """A connection that ends with the block, whose open transaction is then undone. mode: SQLite's `ro` or `rwc`."""
+    try:
+        address = f"{path.absolute().as_uri()}?mode={mode}"
+        with closing(sqlite3.connect(address, uri=True, timeout=60, isolation_level=None)) as connection:
+            yield connection
     except sqlite3.DatabaseError as error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
         kind = WiringError if isinstance(error, sqlite3.OperationalError) else CorruptFile
         raise kind(f"The database {path} cannot be used ({error}). Choose another with --db FILE.") from error
-    finally:
-        connection.close()
+
+
+def _columns(connection: sqlite3.Connection) -> set[str]:
+    """Names of the table's columns; none if there is no table."""
+    return {row[1] for row in connection.execute("PRAGMA table_info(raw_scores)")}
 
 
 def _now() -> str:

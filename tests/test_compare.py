@@ -28,22 +28,36 @@ def test_a_difference_counts_when_the_ranges_do_not_overlap(one, other, exceeds)
     assert compare.exceeds_spread(one, other) is exceeds
 
 
-def test_the_table_says_what_is_larger_than_the_spread(tmp_path, capsys):
-    path = tmp_path / "s.sqlite"
+def store(path, *scores):
+    """Store (model, seed, score), the score being that of every offline benchmark."""
     run = results.start_run([path], "key")
-
-    def store(model, seed, score):
+    for model, seed, score in scores:
         subject = Subject(name=model, identifier=model, fresh=None, seed=seed, weights="untrained")
         for benchmark in BENCHMARKS:
             results.store(path, run, subject, seed, BenchmarkScore(benchmark=benchmark, score=score, seconds=0.0), {})
 
-    for model, seed, score in (("wiring-kaiming", 0, 0.50), ("wiring-kaiming-seed42", 42, 0.60), ("wiring-wc", 0, 0.55),
-                               ("wiring-gabor-frozen", 0, 0.70), ("wiring-gabor-frozen-seed42", 42, 0.80),
-                               ("wiring-gabor-frozen", 7, 0.10)):  # by `--seed 7`: another model than the recipe's
-        store(model, seed, score)
+
+def test_the_table_says_what_is_larger_than_the_spread(tmp_path, capsys):
+    path = tmp_path / "s.sqlite"
+    store(path, ("wiring-kaiming", 0, 0.50), ("wiring-kaiming-seed42", 42, 0.60), ("wiring-wc", 0, 0.55),
+          ("wiring-gabor-frozen", 0, 0.70), ("wiring-gabor-frozen-seed42", 42, 0.80),
+          ("wiring-gabor-frozen", 7, 0.10))  # by `--seed 7`: another model than the recipe's
     compare.run(["wiring-kaiming", "wiring-gabor-frozen"], path)
     table = capsys.readouterr().out
     assert "| `wiring-kaiming` | 0, 42 | **0.550 ± 0.071** |" in table
     assert "mean +0.200, larger than the spread" in table
     with pytest.raises(WiringError, match="of 1 seeds of 'wiring-wc'"):
         compare.run(["wiring-kaiming", "wiring-wc"], path)
+
+
+def test_what_stands_after_an_at_holds_for_every_seed(tmp_path, capsys):
+    path = tmp_path / "s.sqlite"
+    store(path, ("wiring-wc", 0, 0.5), ("wiring-wc-seed42", 42, 0.5),
+          ("wiring-wc@wiring-up-vision", 0, 0.6), ("wiring-wc-seed94@wiring-up-vision", 94, 0.7))
+    compare.run(["wiring-wc", "wiring-wc@wiring-up-vision"], path)
+    assert "| `wiring-wc@wiring-up-vision` | 0, 94 | **0.650 ± 0.071** |" in capsys.readouterr().out
+    with pytest.raises(WiringError, match="of 0 seeds of 'wiring-wc@birth'.*Score wiring-wc@birth, wiring-wc-seed42@birth"):
+        compare.run(["wiring-wc@birth"], path)
+    (tmp_path / "trained.pth").touch()
+    with pytest.raises(WiringError, match="the weights of one training"):
+        compare.run([f"wiring-wc@{tmp_path}/trained.pth"], path)

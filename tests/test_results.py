@@ -77,8 +77,25 @@ def test_a_database_of_the_reference_work_is_extended_not_replaced(tmp_path):
     connection.execute("INSERT INTO raw_scores VALUES ('CORnet-S', 'movshon.FreemanZiemba2013.V1-pls', 0, 0.22, 'x', '2020')")
     connection.commit()
     connection.close()
+    before = path.read_bytes()
+    row, = results.newest(path, seeds=True)
+    assert (row.model, row.score, row.raw, row.seed) == ("CORnet-S", 0.22, None, None)
+    assert path.read_bytes() == before  # reading changes nothing
     store(path, results.start_run([path], "key"), outcome())
     assert {(row.model, row.score) for row in results.newest(path)} == {("CORnet-S", 0.22), ("m", 0.5)}
+
+
+def test_reading_a_database_of_something_else_leaves_it_as_it_is(tmp_path):
+    path = tmp_path / "file:ö ?#%20.sqlite"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE bookmarks(address)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(WiringError, match="holds no scores"):
+        results.newest(path)
+    assert path.read_bytes() == before
+    store(path, results.start_run([path], "key"), outcome())
+    assert [row.score for row in results.newest(path)] == [0.5] and len(list(tmp_path.iterdir())) == 1
 
 
 def die_in_the_middle(path):
@@ -100,6 +117,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path):
     assert results.stored_in_run(path, run, "first").score == 0.25
     assert results.stored_in_run(path, run, "second") is None
     store(path, run, outcome("second"))
+    assert results.start_run([path], "key").identity != old  # this process goes on with it
     results.finish_run([path], run)
     assert results.start_run([path], "key").identity != old
 
