@@ -6,13 +6,13 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-from wiring_plugins import WiringError
+from wiring_plugins import Commitment, WiringError, load_registry, wire
 
 from .memory import peak_memory
 from .platform import platform_session
 
 STIMULI = "Marques2020_orientation"
-TIME_BINS = [(70, 170)]
+REGION, TIME_BINS = "V1", [(70, 170)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +60,21 @@ def _measure(way, model_name: str, images: int) -> Measurement:
         if subject.recipe is None:
             raise WiringError(f"{model_name!r} is a model of the platform. `wiring bench score` compares ways to run one of "
                               "this project's models; `wiring models` lists them.")
+        _require_plain_way(model_name, subject.commitment)
         chosen = stimuli.load(STIMULI, subject.commitment.visual_degrees)
         first, rest = _part(chosen, 0, 32, "warm-up"), _part(chosen, 32, 32 + images, "timed")
         brain = way(subject)
-        brain.start_recording("V1", TIME_BINS)
+        brain.start_recording(REGION, TIME_BINS)
         brain.look_at(first)
         started = time.perf_counter()
         recorded = brain.look_at(rest)
         return Measurement(seconds=time.perf_counter() - started, peak=peak_memory(), units=recorded.sizes["neuroid"])
+
+
+def _require_plain_way(model: str, commitment: Commitment) -> None:
+    if not (commitment.time_bins.get(REGION) and commitment.regions.get(REGION, "").startswith(f"{REGION}.")):
+        raise WiringError(f"{model!r} cannot be run the plain way: the platform's temporal wrapper needs time bins for "
+                          f"{REGION}, and a module in {REGION} that stands for it, as CORnet-S has them.")
 
 
 def _part(stimuli, start: int, stop: int, name: str):
@@ -78,10 +85,8 @@ def _part(stimuli, start: int, stop: int, name: str):
 
 
 def _plain(subject):
-    from wiring_plugins import build_model
-
     from .plain import plain_brain_model
-    return plain_brain_model(subject.identifier, build_model(subject.name), subject.commitment)
+    return plain_brain_model(subject.identifier, wire(subject.recipe, load_registry()), subject.commitment)
 
 
 def _fast(subject):

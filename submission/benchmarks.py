@@ -29,7 +29,11 @@ PUBLIC_COUNTERPARTS = {
     "MajajHong2015.IT-pls": "MajajHong2015public.IT-pls",
     "Rajalingham2018-i2n": "Rajalingham2018public-i2n",
 }
-"""Benchmarks whose data only brain-score.org has -> those on public data that ask the same."""
+"""Private benchmarks -> those on public data that ask the same."""
+
+PRIVATE = ("FreemanZiemba2013.*", "MajajHong2015.*", "Rajalingham2018-i2n", "Rajalingham2020*", "Sanghavi*", "Kar2019*",
+           "Igustibagus2024*", "Bracci2019*", "Marques2020_FreemanZiemba2013-*")
+"""Benchmarks whose data only brain-score.org has; those of all others can be downloaded."""
 
 GROUPS = {
     "offline": OFFLINE,
@@ -56,15 +60,14 @@ def resolve(names: Iterable[str]) -> list[str]:
 
 def is_public(identifier: str) -> bool:
     """Whether the benchmark's data are public, so that its scores go to the public database."""
-    return identifier in GROUPS["public"]
+    return not any(fnmatchcase(identifier, pattern) for pattern in PRIVATE)
 
 
 def _expand(name: str, known: list[str]) -> Iterable[str]:
     if name in GROUPS:
         return GROUPS[name]
-    today = LEGACY.get(name, name)
-    if today in known:
-        return [today]
-    if matches := [identifier for identifier in known if fnmatchcase(identifier, name)]:
-        return matches
-    raise UnknownName("benchmark", name, [*known, *LEGACY, *GROUPS], listed_by="wiring benchmarks")
+    matches = [identifier for identifier in known if fnmatchcase(identifier, name)]
+    matches += [today for old, today in LEGACY.items() if fnmatchcase(old, name)]
+    if not matches:
+        raise UnknownName("benchmark", name, [*known, *LEGACY, *GROUPS], listed_by="wiring benchmarks")
+    return matches

@@ -75,6 +75,22 @@ def _hooks(model, wanted: set[Probe], recorded: dict) -> Iterator[None]:
             handle.remove()
 
 
+def largest_output(model: torch.nn.Module, inputs: torch.Tensor, probe: Probe) -> int:
+    """Bytes of the largest output that any module has on the way to the probe."""
+    sizes = [inputs.nbytes]
+
+    def measure(module, arguments, output) -> None:
+        sizes.append(getattr(output, "nbytes", 0))
+
+    handles = [module.register_forward_hook(measure) for module in model.modules()]
+    try:
+        activations(model, inputs, [probe])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return max(sizes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Extractor:
     """Runs image files through a model in batches, loading the next batch while one is computed.
@@ -118,7 +134,12 @@ class Extractor:
         return results
 
     def view(self, probe: Probe, window: ScreenWindow | None) -> View:
-        """All units of the probe, or those that can see `window`."""
+        """All units of the probe, or those that can see `window`.
+
+        Raises:
+            NotEnoughMemory: a batch would not fit into memory.
+        """
+        self._require_room_for_a_batch(probe)
         shape = self.output_shape(probe)
         if window is None:
             return whole(shape)
@@ -128,8 +149,19 @@ class Extractor:
 
     def output_shape(self, probe: Probe) -> tuple[int, ...]:
         """Shape of the probe's output for one image, such as (channels, height, width)."""
+        return tuple(self._outputs(self._blank(), [probe])[probe].shape[1:])
+
+    def _blank(self) -> np.ndarray:
         size = self.commitment.image_size
-        return tuple(self._outputs(np.zeros((1, 3, size, size), np.float32), [probe])[probe].shape[1:])
+        return np.zeros((1, 3, size, size), np.float32)
+
+    def _require_room_for_a_batch(self, probe: Probe) -> None:
+        """A forward pass holds its inputs and two layers' outputs at once. How much a GPU has is left to PyTorch."""
+        import torch
+        if self.device == "cpu":
+            image = self._blank()
+            needed = self.batch_size * 2 * (image.nbytes + largest_output(self.model, torch.from_numpy(image), probe))
+            require_memory(needed, f"A batch of {self.batch_size} images", "Take a smaller --batch-size.")
 
     def _outputs(self, inputs, probes: Sequence[Probe]) -> dict[Probe, torch.Tensor]:
         import torch

@@ -11,7 +11,7 @@ BASE_MEMORY = 1_200_000_000
 """Bytes that the network, PyTorch and the platform take before any recording."""
 
 
-def available_memory() -> int:
+def available_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes that this process may still take: the least of free memory, the control group's limit and `ulimit -v`."""
     import psutil
 
@@ -19,20 +19,26 @@ def available_memory() -> int:
     address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
     if address_space != resource.RLIM_INFINITY:
         limits.append(address_space - psutil.Process().memory_info().vms)
-    group = Path("/sys/fs/cgroup")
     try:
-        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        limits.append(int((group / "memory.max").read_text()) - _taken_in(group))
     except (OSError, ValueError):  # no control group, or no limit ("max")
         pass
     return max(0, min(limits))
 
 
-def require_memory(needed: int, what: str) -> None:
+def _taken_in(group: Path) -> int:
+    """Bytes that a control group's processes hold, without the copies of files that the kernel gives back when asked."""
+    parts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    files = int(parts.get("active_file", 0)) + int(parts.get("inactive_file", 0))
+    return int((group / "memory.current").read_text()) - files
+
+
+def require_memory(needed: int, what: str, advice: str = "Close other programs, or use a machine with more memory.") -> None:
     """Raise :class:`NotEnoughMemory` unless `needed` bytes are available; `what` begins the sentence."""
     available = available_memory()
     if needed > available:
         raise NotEnoughMemory(f"{what} needs about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are "
-                              "available. Close other programs, or use a machine with more memory.")
+                              f"available. {advice}")
 
 
 def peak_memory() -> int:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from wiring_plugins import WiringError
 
@@ -90,20 +92,29 @@ def registered(kind: str) -> list[str]:
 
 
 def storage_reachable(timeout: float = 6.0) -> bool:
-    """Whether the platform's data storage answers within `timeout` seconds, name look-up included."""
+    """Whether the platform's data storage, or the proxy to it, answers within `timeout` seconds, name look-up included."""
     answers = []
 
     def connect() -> None:
         try:
-            socket.create_connection((STORAGE_HOST, 443), timeout=timeout).close()
+            socket.create_connection(_way_to(STORAGE_HOST), timeout=timeout).close()
             answers.append(True)
-        except OSError:
+        except (OSError, ValueError):  # no answer; a proxy whose address is none
             pass
 
     attempt = threading.Thread(target=connect, daemon=True)  # a name look-up has no time limit of its own
     attempt.start()
     attempt.join(timeout)
     return bool(answers)
+
+
+def _way_to(host: str) -> tuple[str, int]:
+    """Host and port that a download from `host` connects to: its own, or those of the proxy that the environment names."""
+    proxy = None if proxy_bypass(host) else getproxies().get("https")
+    if not proxy:
+        return host, 443
+    place = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    return place.hostname, place.port or (443 if place.scheme == "https" else 80)
 
 
 @contextmanager

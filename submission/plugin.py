@@ -51,9 +51,10 @@ def wiring_commands(app, bench):
 
     @app.command()
     def benchmarks(
-        pattern: Annotated[str, typer.Argument(help="Only identifiers that match, such as 'Marques2020*'.")] = "*",
+        pattern: Annotated[str, typer.Argument(help="Only those that `score --benchmark` would take this for: an "
+                                                    "identifier, a group or a wildcard such as 'Marques2020*'.")] = "*",
     ) -> None:
-        """List the benchmarks, which of them run without a download, and the groups."""
+        """List the benchmarks, which of them run without a download or have private data, and the groups."""
         from .stored import list_benchmarks
         list_benchmarks(pattern)
 

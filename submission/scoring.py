@@ -15,9 +15,9 @@ from urllib.error import URLError
 
 import numpy as np
 
-from wiring_plugins import DataUnavailable, WiringError
+from wiring_plugins import DataUnavailable, NotEnoughMemory, WiringError
 
-from .benchmarks import PUBLIC_COUNTERPARTS
+from .benchmarks import PUBLIC_COUNTERPARTS, is_public
 from .memory import BASE_MEMORY, peak_memory, require_memory
 from .offline import BENCHMARKS as OFFLINE
 from .offline import serve_locally
@@ -79,7 +79,8 @@ def score_benchmark(subject: Subject, benchmark: str, *, seed: int, online: bool
             traceback.print_exc()
         return outcome(reason=str(error), exit_code=error.exit_code)
     except MemoryError as error:
-        return outcome(reason=f"{benchmark} does not fit into memory. {error}", exit_code=4)
+        return outcome(reason=f"{benchmark} does not fit into memory: {error}. Close other programs, take a smaller "
+                              "--batch-size, or use a machine with more memory.", exit_code=NotEnoughMemory.exit_code)
 
 
 def _score(subject: Subject, benchmark: str, seed: int, progress, stack: ExitStack) -> dict:
@@ -101,7 +102,8 @@ def _screen_degrees(visual_degrees: int) -> int:
 
 
 def _load(what: str, name: str, load: Callable):
-    """`load()`; whatever the platform raises because a download is out of reach becomes :class:`DataUnavailable`.
+    """`load()`; whatever the platform raises because a download is out of reach becomes :class:`DataUnavailable`, and
+    what PyTorch raises for want of memory a `MemoryError`.
 
     what, name: what may have to be downloaded, and for which benchmark or model.
     """
@@ -110,12 +112,21 @@ def _load(what: str, name: str, load: Callable):
     except (WiringError, MemoryError):
         raise
     except Exception as error:
+        if _is_out_of_memory(error):
+            raise MemoryError(str(error).partition(". ")[0]) from error
         if not _is_download_error(error):
             raise WiringError(f"{name} failed: {type(error).__name__}: {error}. Set WIRING_DEBUG=1 to see where.") from error
-        advice = (f"Its data are only at brain-score.org; {PUBLIC_COUNTERPARTS[name]} asks the same of public data."
-                  if name in PUBLIC_COUNTERPARTS else
-                  f"Connect to the network and run the same command again; the {what} are then kept for later runs.")
+        advice = f"Connect to the network and run the same command again; the {what} are then kept for later runs."
+        if what == "data" and not is_public(name):
+            instead = PUBLIC_COUNTERPARTS.get(name)
+            advice = f"Only brain-score.org has them{f'; {instead} asks the same of public data' if instead else ''}."
         raise DataUnavailable(f"The {what} of {name} are not on this machine and cannot be downloaded. {advice}") from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether PyTorch could not get memory, of a GPU (an error of its own kind) or of the CPU (which has none)."""
+    from torch import OutOfMemoryError
+    return isinstance(error, OutOfMemoryError) or isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _is_download_error(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from wiring_plugins import UnknownName, WiringError
 
 from . import results
-from .benchmarks import GROUPS, LEGACY, is_public
+from .benchmarks import GROUPS, LEGACY, is_public, resolve
 from .offline import BENCHMARKS as OFFLINE
 from .platform import registered
 
@@ -34,20 +34,15 @@ def show(pattern: str, db: Path | None) -> None:
 
 
 def list_benchmarks(pattern: str) -> None:
-    """Print the identifiers that match, then the groups."""
+    """Print the benchmarks that `--benchmark` would take the pattern for, then the groups."""
     from rich.console import Console
     from rich.table import Table
 
-    old = {today: legacy for legacy, today in LEGACY.items()}
-    identifiers = [identifier for identifier in registered("benchmarks") if fnmatchcase(identifier, pattern)]
-    if not identifiers:
-        raise UnknownName("benchmark", pattern, registered("benchmarks"), listed_by="wiring benchmarks")
     table = Table("benchmark", "data", "in the reference work", box=None, header_style="bold", pad_edge=False)
-    for identifier in sorted(identifiers, key=lambda identifier: (identifier not in OFFLINE, identifier)):
-        data = "offline: made here" if identifier in OFFLINE else "public download" if is_public(identifier) else \
-            "download"
-        table.add_row(identifier, data, old.get(identifier, ""))
-    console = Console(width=140)
+    for identifier in sorted(resolve([pattern]), key=lambda identifier: (identifier not in OFFLINE, identifier)):
+        data = "offline: made here" if identifier in OFFLINE else "download" if is_public(identifier) else "private"
+        table.add_row(identifier, data, ", ".join(old for old, today in LEGACY.items() if today == identifier))
+    console = Console(width=160)
     console.print(table)
     for name, members in GROUPS.items():
         console.print(f"group {name}: {', '.join(members)}", highlight=False)

@@ -145,6 +145,19 @@ def test_a_window_records_the_units_that_can_see_it_with_their_own_numbers(netwo
     assert rows.mean() == pytest.approx(28 + 0.5 * 7, abs=1) and columns.mean() == pytest.approx(28 - 7, abs=1)
 
 
+def test_the_plain_way_runs_the_subjects_own_recipe(recipe, network, commitment, monkeypatch):
+    from wiring_submission import bench
+    from wiring_submission.subjects import Subject
+    monkeypatch.setattr(bench, "wire", {recipe: network}.get)
+    subject = Subject(name="no-registered-name", identifier="m", fresh=None, seed=0, weights="trained", recipe=recipe,
+                      commitment=commitment)
+    assert bench._plain(subject).activations_model._model is network
+    bench._require_plain_way("m", commitment)
+    for other in (replace(commitment, time_bins={}), replace(commitment, regions={"V1": "features.2"})):
+        with pytest.raises(WiringError, match="cannot be run the plain way"):
+            bench._require_plain_way("m", other)
+
+
 def test_time_bins_choose_the_step_that_starts_nearest():
     assert time_steps(BINS["V4"], [(70, 170), (150, 250), (240, 290)]) == [0, 1, 3]
     assert time_steps((), [(0, 50), (50, 100)]) == [0, 0]
@@ -276,6 +289,19 @@ def test_unknown_regions_and_tasks_name_the_legal_ones(ours):
 def test_too_little_memory_is_said_before_the_work(ours, stimuli, monkeypatch):
     from wiring_plugins import NotEnoughMemory
     from wiring_submission import memory
-    monkeypatch.setattr(memory, "available_memory", lambda: 1_000_000)
+    available = iter([1_000_000, 1_000_000_000_000, 1_000_000])
+    monkeypatch.setattr(memory, "available_memory", lambda: next(available))
+    with pytest.raises(NotEnoughMemory, match="A batch of 4 images needs .* smaller --batch-size"):
+        recorded(ours, stimuli, "V1")
     with pytest.raises(NotEnoughMemory, match="200704 units"):
         recorded(ours, stimuli, "V1")
+
+
+def test_a_control_groups_limit_does_not_count_cached_files(tmp_path):
+    from wiring_submission.memory import available_memory
+    (tmp_path / "memory.max").write_text("4000000")
+    (tmp_path / "memory.current").write_text("3900000")
+    (tmp_path / "memory.stat").write_text("anon 1000000\ninactive_file 2000000\nactive_file 500000\nfile 2600000\n")
+    assert available_memory(tmp_path) == 2_600_000
+    (tmp_path / "memory.max").write_text("max")
+    assert available_memory(tmp_path) > 4_000_000

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 pytest.importorskip("brainscore_vision", reason="needs brainscore-vision, which runs on Python 3.11 only")
 
 from wiring_plugins import UnknownName, WiringError  # noqa: E402
-from wiring_submission import benchmarks, score_command, scoring  # noqa: E402
+from wiring_submission import benchmarks, platform, score_command, scoring  # noqa: E402
 from wiring_submission.offline import BENCHMARKS as OFFLINE  # noqa: E402
 from wiring_submission.scoring import BenchmarkScore  # noqa: E402
 from wiring_submission.score_command import ScoreOptions, choose_device, run  # noqa: E402
@@ -51,6 +52,7 @@ def scored(monkeypatch):
     (["dicarlo.Majaj2015.IT-pls"], ["MajajHong2015.IT-pls"]),
     (["movshon.FreemanZiemba2013.V1-pls", "fei-fei.Deng2009-top1"], ["FreemanZiemba2013.V1-pls", "ImageNet-top1"]),
     (["IT", "MajajHong2015public.IT-pls"], ["MajajHong2015public.IT-pls"]),
+    (["dicarlo.Majaj2015public.*"], ["MajajHong2015public.V4-pls", "MajajHong2015public.IT-pls"]),
     (["Marques2020_Schiller1976-*"], ["Marques2020_Schiller1976-sf_bandwidth", "Marques2020_Schiller1976-sf_selective"]),
 ])
 def test_benchmark_names_groups_and_wildcards(names, expected):
@@ -61,6 +63,31 @@ def test_every_alias_group_and_counterpart_exists_on_the_platform():
     known = set(benchmarks.registered("benchmarks"))
     assert set(benchmarks.LEGACY.values()) <= known and set(benchmarks.PUBLIC_COUNTERPARTS.values()) <= known
     assert {member for members in benchmarks.GROUPS.values() for member in members} <= known
+
+
+def test_the_list_takes_what_scoring_takes_and_shows_every_old_name(capsys):
+    from wiring_submission.stored import list_benchmarks
+    for name in ("IT", "dicarlo.Majaj2015public.IT-pls", "MajajHong2015public.IT-pls"):
+        list_benchmarks(name)
+        shown = capsys.readouterr().out.splitlines()[1]
+        assert shown.startswith("MajajHong2015public.IT-pls")
+        assert "dicarlo.Majaj2015public.IT-pls, dicarlo.MajajHong2015public.IT-pls" in shown
+
+
+def test_public_data_are_those_that_can_be_downloaded():
+    public = {name for name in benchmarks.registered("benchmarks") if benchmarks.is_public(name)}
+    assert {*OFFLINE, "MajajHong2015public.IT-temporal-pls", "Hebart2023-match"} <= public
+    assert not public & {"MajajHong2015.IT-pls", "MajajHong2015.IT-temporal-pls", "Kar2019-ost", *benchmarks.PUBLIC_COUNTERPARTS}
+
+
+def test_the_data_storage_is_reached_through_the_proxy_that_downloads_use(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        for name in ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("https_proxy", "http://127.0.0.1:%d" % proxy.getsockname()[1])
+        assert platform.storage_reachable()
+        monkeypatch.setenv("https_proxy", "http://127.0.0.1:none")
+        assert not platform.storage_reachable()
 
 
 def test_unknown_names_are_refused_with_near_ones(tmp_path):
@@ -118,6 +145,22 @@ def test_where_scoring_failed_is_shown_on_demand(monkeypatch, capsys):
         outcome = scoring.score_benchmark(subject, OFFLINE[0], seed=0, online=True)
         assert outcome.score is None and "mine failed: ZeroDivisionError: oh. Set WIRING_DEBUG=1" in outcome.reason
         assert ("in fresh" in capsys.readouterr().err) is shown
+
+
+@pytest.mark.parametrize("error", ["OutOfMemoryError", "RuntimeError", "MemoryError"])
+def test_memory_that_runs_out_is_said_as_such(error):
+    import builtins
+
+    import torch
+    from wiring_submission.subjects import Subject
+
+    def fresh(window, progress):
+        kind = getattr(torch, error, None) or getattr(builtins, error)
+        raise kind("DefaultCPUAllocator: can't allocate memory: you tried to allocate 6 bytes. Error code 12")
+
+    subject = Subject(name="mine", identifier="x", fresh=fresh, seed=0, weights="untrained")
+    outcome = scoring.score_benchmark(subject, OFFLINE[0], seed=0, online=True)
+    assert outcome.exit_code == 4 and "does not fit into memory" in outcome.reason and "--batch-size" in outcome.reason
 
 
 def test_the_table_the_database_and_the_json_agree(scored, tmp_path, capsys):
