@@ -108,6 +108,11 @@ def test_a_manifest_lists_files_of_its_own_folder_and_registered_recipes(run, tm
     file = export(result.run, tmp_path / "tiny.safetensors")
     with pytest.raises(WiringError, match="not beside"):
         list_in(tmp_path / "other" / "manifest.json", file)
+    for text in ("3", "[3]", '[{"file": "x"}]', "{"):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(CorruptFile, match="manifest.json"):
+            list_in(tmp_path / "manifest.json", file)
+    (tmp_path / "manifest.json").unlink()
     delta = read_delta(file)
     write_delta(file, dataclasses.replace(delta, recipe=dataclasses.replace(delta.recipe, name="tiny-it@elsewhere")))
     with pytest.raises(WiringError, match="registered recipes only"):

@@ -25,6 +25,7 @@ def train(
 
     from .condition import Condition, Hardware
     from .distributed import join
+    from .loop import enough_memory, untrained
 
     hardware = Hardware(device=device, precision=precision, compile=compile_)
     group = join(hardware)
@@ -32,10 +33,11 @@ def train(
     condition = Condition(image_size=image_size or (224 if on_gpu else 64),
                           batch_size=batch_size or (256 if on_gpu else 32))
     registry = load_registry()
-    learned = registry.recipe(recipe)
-    everything = replace(learned, name=f"{recipe}, all learn", trainable=tuple(
+    learned = untrained(recipe, registry)
+    everything = replace(learned, name=f"{learned.name}, all learn", trainable=tuple(
         sorted({path.split(".")[0] for path in registry.architecture(learned.architecture).module_paths()})))
-    _Bench(registry, condition, hardware, group, rounds).run([learned, everything], data, reference)
+    with enough_memory(condition, "Give a smaller --batch-size."):
+        _Bench(registry, condition, hardware, group, rounds).run([learned, everything], data, reference)
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,10 @@ def list_in(manifest: str | Path, file: str | Path) -> None:
     if "@" in recipe:
         raise WiringError(f"{file} was trained from {recipe!r}, and a manifest lists registered recipes only. Score it "
                           f"as {recipe.partition('@')[0]}@{file}.")
-    others = [entry for entry in read_json(manifest) if entry["recipe"] != recipe] if manifest.exists() else []
+    entries = read_json(manifest) if manifest.exists() else []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) and "recipe" in entry for entry in entries):
+        raise CorruptFile(f"{manifest} is no list of weights by recipe. Give another, or a name that is free.")
+    others = [entry for entry in entries if entry["recipe"] != recipe]
     entry = {"recipe": recipe, "file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
              "classes": len(facts["classes"]), "data": facts["data"], "top1": facts["top1"], "ledger": facts["ledger"],
              "licence": facts["licence"]}
