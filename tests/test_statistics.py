@@ -23,8 +23,8 @@ from wiring_plugins.cli import make_app
 from wiring_plugins.initializers.cluster import cluster
 from wiring_plugins.statistics import files, wiring_up_vision
 from wiring_plugins.statistics.pickles import read_plain_pickle
-from wiring_plugins.statistics.types import (Clusters, LayerStatistics, Mixture, Statistics, canonical, from_vectors,
-                                             to_vectors)
+from wiring_plugins.statistics.types import (Clusters, LayerStatistics, Mixture, Normal, NormStatistics, Statistics,
+                                             canonical, from_vectors, to_vectors)
 
 PUBLISHED = {  # mean and standard deviation of the layers that the reference procedure samples
     "V1.conv2": (-.0033, .0599), "V2.conv_input": (.0048, .0603), "V2.skip": (-.0008, .0291),
@@ -325,6 +325,20 @@ def test_gabor_vectors_and_canonical_form_keep_the_gabor():
     assert (np.abs(plain[..., 1]) <= np.pi / 2 + 1e-9).all() and (np.abs(plain[..., 4]) <= np.pi + 1e-9).all()
     pictures = [render(gabor_parameters(t), 7, 7) for t in (table, plain, from_vectors(to_vectors(plain)))]
     assert np.allclose(pictures[0], pictures[1]) and np.allclose(pictures[0], pictures[2])
+
+
+def test_numbers_are_those_that_have_to_be_known():
+    """Shares of a mixture add up to one and a covariance is symmetric, so that some of what is kept follows."""
+    ones = np.ones
+    assert some_clusters(k=3, size=3).numbers() == 3 * 9 + 3 * 3
+    diagonal = Mixture(weights=ones(2, np.float32) / 2, means=ones((2, 5)), cholesky=ones((2, 5)))
+    assert diagonal.numbers() == 1 + 2 * 5 + 2 * 5
+    norm = NormStatistics(gamma=Normal(mean=1, std=1), beta=Normal(mean=0, std=1), running_mean=ones(7),
+                          running_var=ones(7))
+    assert norm.numbers() == 4 + 2 * 7
+    first = load_registry().source("googlenet").load().layer("V1.conv1")
+    assert first.gabor_prior.numbers() == 4 + 5 * 30 + 5 * 30 * 31 // 2 + 2 * 3 * 8  # shares, means, covariances, ranges
+    assert first.gabors.numbers() == 64 * 3 * 8 and first.kernels.numbers() == 64 * 2
 
 
 def test_mixture_draws_have_its_moments():
