@@ -14,6 +14,7 @@ from wiring_plugins import (Architecture, BatchNorm, Commitment, Init, Layer, La
                             UnknownName, WiringError, draw_weights, from_plain, layer_rng, load_registry, to_plain)
 from wiring_plugins.counting import count
 from wiring_plugins.fitting.fit import fit_distribution
+from wiring_plugins.resample import resize
 from wiring_plugins.seeding import quick_normal
 from wiring_plugins.statistics.types import LayerStatistics, Mixture
 
@@ -178,6 +179,18 @@ def test_gabors_grow_with_the_kernel(name):
     assert np.allclose(thinned / ratio, small, atol=1e-5 * np.abs(small).max())
 
 
+def test_each_colour_has_its_own_gabor_and_repeats_in_more_channels():
+    init = Init("gabor", source="googlenet", layer="V1.conv1")
+    three, five = (drawn(init, (8, inputs, 7, 7)) for inputs in (3, 5))
+    assert all(not np.allclose(three[:, 0], three[:, colour]) for colour in (1, 2))
+    assert np.array_equal(five[:, :2], five[:, 3:]) and np.corrcoef(five[0, :3].ravel(), three[0].ravel())[0, 1] > 0.999
+
+
+def test_making_kernels_smaller_averages_and_keeps_what_is_even():
+    board = np.indices((9, 9)).sum(axis=0) % 2 * 2.0 - 1
+    assert np.abs(resize(board, 3, 3)).max() < 0.2 and np.allclose(resize(np.ones((9, 9)), 3, 5), 1)
+
+
 @pytest.mark.parametrize("name", ["gabor", "gabor-independent"])
 def test_drawn_gabors_keep_to_the_ranges_of_the_fits(name, monkeypatch):
     from wiring_plugins.initializers import gabor
@@ -304,6 +317,10 @@ def test_counts_add_up():
         len(c.centers) * (c.centers[0].size + 3) for c in clusters)
     assert (counted.synapses, counted.trained_synapses) == (53_372_096, 512_000)
     assert (counted.parameters, counted.trained_parameters) == (53_416_616, 513_000)
+    independent = Init("gabor-independent", source="googlenet")
+    recipe = replace(REGISTRY.recipe("wiring-kaiming"), init={**REGISTRY.recipe("wiring-kaiming").init,
+                                                              "V1.conv1": independent})
+    assert count(recipe, REGISTRY).numbers == 3 * (20 + 16)
     untrained = count(REGISTRY.recipe("wiring-gabor-frozen"), REGISTRY)
     assert untrained.borrowed == 0 < untrained.numbers
     assert untrained.trained_synapses == untrained.synapses - 9_408 - 36_864

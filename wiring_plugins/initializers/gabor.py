@@ -39,7 +39,7 @@ def gabor_independent(rng: np.random.RandomState, shape: tuple[int, ...], contex
 
     Formula: every entry of the vector (f, sin 2θ, cos 2θ, σx, σy, sin φ, cos φ, x, y, scale) of every colour ~ N(mean,
     std) over the source's fitted filters, clipped to the fits' range; the rest as in 'gabor'.
-    Source: Geiger et al. (ICLR 2022), "gabor_dist". Numbers needed: 20 per colour, and 16 of the ranges.
+    Source: Geiger et al. (ICLR 2022), "gabor_dist". Numbers needed: 20 and, of the ranges, 16 per colour.
     """
     _, _, height, width = _conv(shape, "gabor-independent", context)
     fits = held(context, "gabors", "gabor-independent")
