@@ -51,12 +51,14 @@ def run(options: ScoreOptions) -> int:
     if options.json:
         require_writable(options.json)
     databases = {benchmark: results.database_for(benchmark, options.db) for benchmark in benchmarks}
-    with platform_session(), terminated_like_interrupted():
-        try:
+    if options.json and options.json.resolve() in {path.resolve() for path in databases.values()}:
+        raise WiringError(f"--json and the database are one file, {options.json}. Give two.")
+    try:
+        with terminated_like_interrupted(), platform_session():
             return _score_all(options, benchmarks, device, databases)
-        except KeyboardInterrupt:
-            print("\nInterrupted. What was scored is stored; the same command goes on from there.", file=sys.stderr)
-            return 130
+    except KeyboardInterrupt:
+        print("\nInterrupted. What was scored is stored; the same command goes on from there.", file=sys.stderr)
+        return 130
 
 
 def choose_device(name: str) -> str:

@@ -166,6 +166,17 @@ def test_a_plugin_that_cannot_be_imported_is_reported_and_left_out(installed, so
     assert "wiring-kaiming" in load_registry(host).recipes
 
 
+def test_a_plugin_cannot_take_the_place_of_another(installed):
+    installed(training="hook = 1", weights="import training", again="import sys, training\nsys.modules['again'] = training",
+              first="import sys, training\nsys.modules['first'] = training")
+    with pytest.warns(plugins.PluginWarning):
+        host = load_host()
+    errors = {info.version: info.error for info in host.plugins}
+    assert "Another plugin has this name" in errors["training 1.0"] and "this name" in errors["weights 1.0"]
+    assert any("It is registered already, as" in errors[version] for version in ("again 1.0", "first 1.0"))
+    assert host.manager.get_plugin("training").__name__ == "wiring_training.plugin"
+
+
 def test_a_misspelt_hook_is_an_error_with_the_near_name(installed):
     installed(misspelt="from wiring_plugins import hookimpl\n@hookimpl\ndef wiring_recipe():\n    return []\n")
     with pytest.raises(RegistrationError, match="'misspelt'.*'wiring_recipe'.*'wiring_recipes'"):

@@ -163,6 +163,11 @@ def test_memory_that_runs_out_is_said_as_such(error):
     assert outcome.exit_code == 4 and "does not fit into memory" in outcome.reason and "--batch-size" in outcome.reason
 
 
+def test_the_json_does_not_take_the_databases_place(scored, tmp_path):
+    with pytest.raises(WiringError, match="are one file"):
+        run(ScoreOptions(model="pixels", db=tmp_path / "x", json=tmp_path / "." / ".." / tmp_path.name / "x"))
+
+
 def test_the_table_the_database_and_the_json_agree(scored, tmp_path, capsys):
     calls, outcomes = scored
     outcomes["Marques2020_Schiller1976-sf_selective"] = {"reason": "no network", "exit_code": 3}
@@ -255,6 +260,21 @@ def test_a_terminated_run_keeps_its_scores_and_removes_its_temporary_files(tmp_p
     assert interrupt(signal.SIGTERM, database, TMPDIR=str(temporary)) == 130
     assert list(temporary.glob("wiring-score-*")) == []
     assert len(sqlite3.connect(database).execute("SELECT * FROM raw_scores").fetchall()) == 1
+
+
+def test_a_run_that_is_terminated_before_it_scores_leaves_no_temporary_files(tmp_path):
+    code = """
+import os, signal, sys
+class Terminated:
+    def find_spec(self, name, *_):
+        if name == "brainscore_vision.benchmark_helpers":
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Terminated())
+from wiring_submission.score_command import ScoreOptions, run
+sys.exit(run(ScoreOptions(model="pixels")))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True)
+    assert ended.returncode == 130 and "Interrupted" in ended.stderr and list(tmp_path.glob("wiring-score-*")) == []
 
 
 def test_scoring_on_a_python_without_the_platform_says_what_it_needs():

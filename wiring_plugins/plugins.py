@@ -102,7 +102,8 @@ def load_host() -> Host:
         manager.trace.root.setwriter(lambda text: sys.stderr.write(text))
         manager.enable_tracing()
     found = [_register_built_in(manager, module) for module in BUILT_IN]
-    found += [_register_entry_point(manager, point) for point in entry_points(group=PROJECT)]
+    points = sorted(entry_points(group=PROJECT), key=lambda point: not (point.dist and point.dist.name == "wiring-plugins"))
+    found += [_register_entry_point(manager, point) for point in points]  # ours first: a stranger's cannot take their names
     _refuse_unknown_hooks(manager)
     return Host(manager, tuple(found))
 
@@ -217,6 +218,10 @@ def _register(manager: pluggy.PluginManager, name: str, version: str, load) -> P
         return PluginInfo(name=name, version=version, error=f"blocked by {BLOCK}")
     try:
         plugin = load()
+        if manager.has_plugin(name):
+            raise RegistrationError("Another plugin has this name. Rename its entry point.")
+        if manager.is_registered(plugin):
+            raise RegistrationError(f"It is registered already, as {manager.get_name(plugin)!r}.")
         manager.register(plugin, name=name)
     except (Exception, SystemExit) as error:  # a stranger's plugin may fail in any way, and must not take the program down
         reason = " ".join(f"{type(error).__name__}: {error}".split())
