@@ -27,14 +27,15 @@ def available_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def _taken_in(group: Path) -> int:
-    """Bytes that a control group's processes hold, without the copies of files that the kernel gives back when asked."""
+    """Bytes that a control group's processes hold, without copies of files, which the kernel gives back when asked."""
     parts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     files = int(parts.get("active_file", 0)) + int(parts.get("inactive_file", 0))
     return int((group / "memory.current").read_text()) - files
 
 
-def require_memory(needed: int, what: str, advice: str = "Close other programs, or use a machine with more memory.") -> None:
-    """Raise :class:`NotEnoughMemory` unless `needed` bytes are available; `what` begins the sentence."""
+def require_memory(needed: int, what: str,
+                   advice: str = "Close other programs, or use a machine with more memory.") -> None:
+    """Raise :class:`NotEnoughMemory` unless `needed` bytes are available; `what` begins its text, `advice` ends it."""
     available = available_memory()
     if needed > available:
         raise NotEnoughMemory(f"{what} needs about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are "

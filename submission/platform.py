@@ -92,7 +92,7 @@ def registered(kind: str) -> list[str]:
 
 
 def storage_reachable(timeout: float = 6.0) -> bool:
-    """Whether the platform's data storage, or the proxy to it, answers within `timeout` seconds, name look-up included."""
+    """Whether the platform's data storage, or the proxy to it, answers in `timeout` seconds, name look-up included."""
     answers = []
 
     def connect() -> None:
@@ -109,7 +109,7 @@ def storage_reachable(timeout: float = 6.0) -> bool:
 
 
 def _way_to(host: str) -> tuple[str, int]:
-    """Host and port that a download from `host` connects to: its own, or those of the proxy that the environment names."""
+    """Host and port that a download from `host` connects to: its own, or those of the environment's proxy."""
     proxy = None if proxy_bypass(host) else getproxies().get("https")
     if not proxy:
         return host, 443

@@ -136,8 +136,9 @@ def newest(path: Path, model_pattern: str = "*", *, seeds: bool = False) -> list
     with _connected(path, "ro") as connection:
         present = _columns(connection)
         if not present:
-            raise WiringError(f"The database {path} holds no scores: it has no table raw_scores. Give another --db FILE.")
-        error, raw, ceiling, seed = (name if name in present else "NULL" for name in ("error", "raw", "ceiling", "seed"))
+            raise WiringError(f"The database {path} holds no scores: it has no table raw_scores. Give another --db.")
+        optional = ("error", "raw", "ceiling", "seed")
+        error, raw, ceiling, seed = (name if name in present else "NULL" for name in optional)
         rows = connection.execute(
             f"""SELECT model, benchmark, score, {error}, {raw}, {ceiling}, {seed},
                        max(time || printf('%012d', rowid)), time, count(*)

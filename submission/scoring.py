@@ -126,7 +126,8 @@ def _load(what: str, name: str, load: Callable):
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether PyTorch could not get memory, of a GPU (an error of its own kind) or of the CPU (which has none)."""
     from torch import OutOfMemoryError
-    return isinstance(error, OutOfMemoryError) or isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def _is_download_error(error: BaseException) -> bool:

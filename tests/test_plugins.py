@@ -167,8 +167,8 @@ def test_a_plugin_that_cannot_be_imported_is_reported_and_left_out(installed, so
 
 
 def test_a_plugin_cannot_take_the_place_of_another(installed):
-    installed(training="hook = 1", weights="import training", again="import sys, training\nsys.modules['again'] = training",
-              first="import sys, training\nsys.modules['first'] = training")
+    same = "import sys, training\nsys.modules[__name__] = training"
+    installed(training="hook = 1", weights="import training", again=same, first=same)
     with pytest.warns(plugins.PluginWarning):
         host = load_host()
     errors = {info.version: info.error for info in host.plugins}

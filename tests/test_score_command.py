@@ -77,7 +77,7 @@ def test_the_list_takes_what_scoring_takes_and_shows_every_old_name(capsys):
 def test_public_data_are_those_that_can_be_downloaded():
     public = {name for name in benchmarks.registered("benchmarks") if benchmarks.is_public(name)}
     assert {*OFFLINE, "MajajHong2015public.IT-temporal-pls", "Hebart2023-match"} <= public
-    assert not public & {"MajajHong2015.IT-pls", "MajajHong2015.IT-temporal-pls", "Kar2019-ost", *benchmarks.PUBLIC_COUNTERPARTS}
+    assert not public & {"MajajHong2015.IT-pls", "Kar2019-ost", *benchmarks.PUBLIC_COUNTERPARTS}
 
 
 def test_the_data_storage_is_reached_through_the_proxy_that_downloads_use(monkeypatch):
@@ -273,7 +273,8 @@ sys.meta_path.insert(0, Terminated())
 from wiring_submission.score_command import ScoreOptions, run
 sys.exit(run(ScoreOptions(model="pixels")))
 """
-    ended = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}, text=True,
+                           capture_output=True)
     assert ended.returncode == 130 and "Interrupted" in ended.stderr and list(tmp_path.glob("wiring-score-*")) == []
 
 

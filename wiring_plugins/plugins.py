@@ -102,8 +102,8 @@ def load_host() -> Host:
         manager.trace.root.setwriter(lambda text: sys.stderr.write(text))
         manager.enable_tracing()
     found = [_register_built_in(manager, module) for module in BUILT_IN]
-    points = sorted(entry_points(group=PROJECT), key=lambda point: not (point.dist and point.dist.name == "wiring-plugins"))
-    found += [_register_entry_point(manager, point) for point in points]  # ours first: a stranger's cannot take their names
+    points = sorted(entry_points(group=PROJECT), key=_is_foreign)  # ours first: a stranger's cannot take their names
+    found += [_register_entry_point(manager, point) for point in points]
     _refuse_unknown_hooks(manager)
     return Host(manager, tuple(found))
 
@@ -202,6 +202,10 @@ def _with_weights(recipe: Recipe, manager: pluggy.PluginManager) -> Recipe:
                 check_weights(weights)
                 return replace(recipe, weights=weights)
     return recipe
+
+
+def _is_foreign(point: EntryPoint) -> bool:
+    return point.dist is None or point.dist.name != "wiring-plugins"
 
 
 def _register_built_in(manager: pluggy.PluginManager, module: str) -> PluginInfo:
