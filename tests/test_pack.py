@@ -398,7 +398,7 @@ def test_the_platform_can_read_the_publication_of_every_model(registry):
         assert text or "Geiger" not in recipe.reference, recipe.name
 
 
-URL = "https://brainscore-storage.s3.us-east-1.amazonaws.com/brainscore-vision/models/u/w%2B1.safetensors?versionId=v1"
+URL = "https://brainscore-storage.s3.us-east-1.amazonaws.com/brainscore-vision/models/u/w%2B1.pth?versionId=v1"
 
 
 def test_hosted_weights_are_checked_by_our_loader(tmp_path, acme, monkeypatch):
@@ -417,7 +417,7 @@ def test_hosted_weights_are_checked_by_our_loader(tmp_path, acme, monkeypatch):
     local = build_model("acme-half", registry=acme)
     assert fingerprint(model.build_network().state_dict()) == fingerprint(local.state_dict())
     assert asked[0]["bucket"] == "brainscore-storage" and asked[0]["version_id"] == "v1"
-    assert (asked[0]["folder_name"], asked[0]["relative_path"]) == ("brainscore-vision/models/u", "w+1.safetensors")
+    assert (asked[0]["folder_name"], asked[0]["relative_path"]) == ("brainscore-vision/models/u", "w+1.pth")
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -460,8 +460,8 @@ def test_a_trained_model_keeps_what_it_learned(acme, tmp_path, monkeypatch):
 
 
 def test_the_sign_of_a_zero_is_kept(acme, tmp_path):
-    name = f"acme-half@{trained(acme, tmp_path / 'w.safetensors', lambda network: network.decoder.linear.bias.data.neg_())}"
-    pack.pack(name, tmp_path / "x.zip", registry=acme)  # which compares all bits
+    weights = trained(acme, tmp_path / "w.safetensors", lambda network: network.decoder.linear.bias.data.neg_())
+    pack.pack(f"acme-half@{weights}", tmp_path / "x.zip", registry=acme)  # which compares all bits
 
 
 def test_missing_or_altered_trained_weights_are_refused(acme, tmp_path):
@@ -540,7 +540,8 @@ def test_a_failure_keeps_the_zip_that_was_there(tmp_path, registry, monkeypatch)
 
 @pytest.mark.parametrize("name, wanted, sentence", [
     ("cornet-s", None, "already holds"), (MODEL, "alexnet", "already holds"), (MODEL, "Mine", "no identifier"),
-    (MODEL, "my-model", "no identifier"), (MODEL, "_mine", "no identifier"), (MODEL, "../mine", "no identifier"), (MODEL, 101 * "a", "at most 100"),
+    (MODEL, "my-model", "no identifier"), (MODEL, "_mine", "no identifier"), (MODEL, "../mine", "no identifier"),
+    (MODEL, 101 * "a", "at most 100"),
 ])
 def test_an_identifier_that_the_platform_refuses_is_refused(name, wanted, sentence, registry):
     with pytest.raises(WiringError, match=sentence):
@@ -621,8 +622,9 @@ def test_a_prepared_environment_is_only_read(tmp_path, monkeypatch):
     with install_test._scratch_folder() as folder:
         scratch = install_test._Scratch(folder)
         scratch.make(prepared)
-        code = "import pytest_check, brainscore_vision; print(brainscore_vision.WHERE)"
-        assert scratch.step("x", ["-c", code]).output.strip() == str(packages / "brainscore_vision")
+        code = "import tempfile, pytest_check, brainscore_vision; print(brainscore_vision.WHERE, tempfile.gettempdir())"
+        where, temporary = scratch.step("x", ["-c", code]).output.split()
+        assert where == str(packages / "brainscore_vision") and temporary.startswith(str(folder))
     assert sorted(prepared.rglob("*")) == before
 
 

@@ -199,8 +199,8 @@ class _Scratch:
         """Run the scratch Python: nothing but its environment can be imported, and caches go to the scratch folder."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         environment |= {
-            "HOME": str(home or self._home), "PYTHONNOUSERSITE": "1", "BS_INSTALL_DEPENDENCIES": "no",
-            "PYTHONDONTWRITEBYTECODE": "1",  # some would go to the prepared environment
+            "HOME": str(home or self._home), "TMPDIR": str(self._home), "PYTHONNOUSERSITE": "1",
+            "BS_INSTALL_DEPENDENCIES": "no", "PYTHONDONTWRITEBYTECODE": "1",  # some would go to the prepared environment
             **{name: str(self._home / name.lower()) for name in
                ("RESULTCACHING_HOME", "BRAINSCORE_HOME", "BRAINIO_HOME", "TORCH_HOME", "MPLCONFIGDIR")},
         }
