@@ -107,6 +107,17 @@ def test_the_line_on_a_terminal_fits_it_and_tells_of_all_recipes(tiny_registry, 
     assert len(line) == 79 and "  loss 2.500/3.250  " in line
 
 
+@pytest.mark.parametrize("losses, hint", [((2.5, 3.25), "from 2.500 to 3.250"), ((3.25, 2.5), "")])
+def test_a_loss_that_grew_ends_in_a_hint(tiny_registry, capsys, losses, hint):
+    screen = Screen([tiny_registry.recipe("tiny-it")], tiny_registry, Condition(lr=0.1))
+    for number, loss in enumerate(losses, 1):
+        screen({"event": "epoch", "recipe": "tiny-it", "epoch": number, "step": number, "lr": 0.1, "loss": loss,
+                "top1": 0.1, "validation": None})
+    screen({"event": "end", "recipe": "tiny-it", "step": 2, "reason": "2 epochs"})
+    printed = capsys.readouterr().out
+    assert hint in printed and ("Try --lr 0.01." in printed) == bool(hint)
+
+
 @pytest.mark.parametrize("name, peak", [
     ("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756), ("NVIDIA H100 NVL", 836), ("NVIDIA H200", 989),
     ("NVIDIA GH200 480GB", 989), ("NVIDIA A100-SXM4-80GB", 312), ("NVIDIA A100-PCIE-40GB", 312),

@@ -23,6 +23,7 @@ class Screen:
         self.condition, self.peak, self.several = condition, peak, len(recipes) > 1
         self.steps, self.before, self.live = 1, None, sys.stderr.isatty()
         self.learning: dict[str, Mapping[str, Any]] = {}
+        self.losses: dict[str, list[float]] = {}
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         show: Callable | None = getattr(self, f"_{event['event']}", None)
@@ -65,12 +66,19 @@ class Screen:
         self.learning.pop(event["recipe"], None)
         if self.live:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        self.losses.setdefault(event["recipe"], []).append(event["loss"])
         found = event["validation"]
         seen = ""
         if found:
             seen = f"  validation loss {found['loss']:.3f} top-1 {found['top1']:.1%} top-5 {found['top5']:.1%}"
         print(f"{self._name(event)}epoch {event['epoch']:>3}  step {event['step']:>6,}  lr {event['lr']:.0e}  "
               f"training loss {event['loss']:.3f} top-1 {event['top1']:.1%}{seen}", flush=True)
+
+    def _end(self, event) -> None:
+        losses = self.losses.get(event["recipe"], [])
+        if losses and losses[-1] > losses[0]:
+            print(f"{self._name(event)}The training loss grew from {losses[0]:.3f} to {losses[-1]:.3f}: the learning rate "
+                  f"may be too high. Try --lr {self.condition.lr / 10:g}.")
 
     def _name(self, event) -> str:
         return f"{event['recipe']}  " if self.several else ""
