@@ -48,7 +48,7 @@ def load_subject(name: str, *, seed: int | None = None, device: str = "cpu", bat
         return _wired(recipe if seed is None else replace(recipe, seed=seed), registry, device, batch_size)
     of_the_platform = registered("models")
     if name not in of_the_platform:
-        raise UnknownName("model", name, [*registry.recipes, *of_the_platform], 
+        raise UnknownName("model", name, [*registry.recipes, *of_the_platform],
                           listed_by="wiring models` or `wiring platform-models")
 
     def fresh(window, progress):

@@ -126,7 +126,8 @@ scalars = st.one_of(st.booleans(), st.integers(-9, 9), st.floats(-9, 9), st.text
 inits = st.builds(lambda kind, source, params: Init(kind, source=source, params=params), st.text(max_size=5),
                   st.none() | st.text(max_size=5), st.dictionaries(st.text(max_size=4), scalars | st.lists(scalars), max_size=3))
 recipe_strategy = st.builds(
-    Recipe, name=st.text(max_size=6), architecture=st.text(max_size=6), init=st.dictionaries(st.text(max_size=6), inits, max_size=4),
+    Recipe, name=st.text(max_size=6), architecture=st.text(max_size=6),
+    init=st.dictionaries(st.text(max_size=6), inits, max_size=4),
     trainable=st.lists(st.text(max_size=6), max_size=3), batch_norm=st.builds(BatchNorm, images=st.integers(1, 99)),
     weights=st.builds(WeightsRef, file=st.none() | st.text(max_size=4)), seed=st.integers(0, 2 ** 32),
     commitment=st.none() | st.builds(Commitment, regions=st.dictionaries(st.sampled_from(["V1", "IT"]), st.text(max_size=4)),
