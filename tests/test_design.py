@@ -4,6 +4,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +98,9 @@ def test_importing_the_package_and_its_help_need_no_torch():
             "sys.exit(f'imported {heavy}' if heavy else 0)")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_terminal_without_greek_letters_shows_the_rest():
+    result = subprocess.run([sys.executable, "-c", "from wiring_plugins.cli import main; main()", "show", "wiring-kaiming"],
+                            env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
+    assert result.returncode == 0 and "? = 1" in result.stdout, result.stderr
