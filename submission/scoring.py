@@ -15,7 +15,7 @@ from urllib.error import URLError
 
 import numpy as np
 
-from wiring_plugins import DataUnavailable, NotEnoughMemory, WiringError
+from wiring_plugins import DataUnavailable, NotEnoughMemory, WiringError, memory_refusal
 
 from .benchmarks import PUBLIC_COUNTERPARTS, is_public
 from .memory import BASE_MEMORY, peak_memory, require_memory
@@ -112,8 +112,8 @@ def _load(what: str, name: str, load: Callable):
     except (WiringError, MemoryError):
         raise
     except Exception as error:
-        if _is_out_of_memory(error):
-            raise MemoryError(str(error).partition(". ")[0]) from error
+        if refusal := memory_refusal(error):
+            raise MemoryError(refusal) from error
         if not _is_download_error(error):
             raise WiringError(f"{name} failed: {type(error).__name__}: {error}. Set WIRING_DEBUG=1 to see where.") from error
         advice = f"Connect to the network and run the same command again; the {what} are then kept for later runs."
@@ -121,13 +121,6 @@ def _load(what: str, name: str, load: Callable):
             instead = PUBLIC_COUNTERPARTS.get(name)
             advice = f"Only brain-score.org has them{f'; {instead} asks the same of public data' if instead else ''}."
         raise DataUnavailable(f"The {what} of {name} are not on this machine and cannot be downloaded. {advice}") from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether PyTorch could not get memory, of a GPU (an error of its own kind) or of the CPU (which has none)."""
-    from torch import OutOfMemoryError
-    return isinstance(error, OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def _is_download_error(error: BaseException) -> bool:

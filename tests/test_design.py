@@ -104,3 +104,9 @@ def test_a_terminal_without_greek_letters_shows_the_rest():
     result = subprocess.run([sys.executable, "-c", "from wiring_plugins.cli import main; main()", "show", "wiring-kaiming"],
                             env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
     assert result.returncode == 0 and "? = 1" in result.stdout, result.stderr
+
+
+def test_a_closed_output_is_no_error():
+    code = "import sys; sys.stdout = None; from wiring_plugins.cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", code, "models"], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -32,8 +32,7 @@ class Diverged(WiringError):
 def trained_names(recipe: Recipe, registry: Registry) -> set[str]:
     """Names of the parameters that learn: those of the layers at or below a path of `trainable`."""
     layers = architecture_of(recipe, registry).layers
-    learning = [layer for layer in layers
-                if any(layer.path == path or layer.path.startswith(f"{path}.") for path in recipe.trainable)]
+    learning = [layer for layer in layers if recipe.learns(layer.path)]
     return {f"{layer.path}.{kind}" for layer in learning for kind in (("weight", "bias") if layer.bias else ("weight",))}
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wiring_plugins import (NotEnoughMemory, Recipe, Registry, WeightsRef, WiringError, build_delta, is_delta, load_host,
-                            load_registry, newest_in, read_delta, read_state, resolve, tell)
+from wiring_plugins import (BIRTH, NotEnoughMemory, Recipe, Registry, WeightsRef, WiringError, build_delta, is_delta,
+                            load_host, load_registry, memory_refusal, newest_in, read_delta, read_state, resolve, tell)
 
 from .checkpoint import Run
 from .condition import Condition, Hardware
@@ -224,7 +224,7 @@ def untrained(name: str, registry: Registry) -> Recipe:
     Raises:
         UnknownName: there is none. WiringError: the name is that of trained weights, `NAME@RUN`.
     """
-    name = name.removesuffix("@birth")
+    name = name.removesuffix(f"@{BIRTH}")
     recipe = resolve(name, registry)
     if "@" in name and recipe.weights.kind != "generated":
         base, _, place = name.partition("@")
@@ -260,16 +260,15 @@ def _announcer(host, group: Group, report: Report):
 @contextmanager
 def enough_memory(condition: Condition, advice: str):
     """Turn a refusal to give more memory, of a GPU or of the system, into a sentence that ends with `advice`."""
-    import torch
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        reason = str(error).rpartition("DefaultCPUAllocator: ")
-        if not (isinstance(error, (MemoryError, torch.OutOfMemoryError)) or reason[1]):
+        reason = memory_refusal(error)
+        if reason is None:
             raise
         raise NotEnoughMemory(
             f"Training on batches of {condition.batch_size} images of {condition.image_size} pixels does not fit into the "
-            f"memory ({reason[2].partition(chr(10))[0]}). {advice}") from error
+            f"memory ({reason}). {advice}") from error
 
 
 @contextmanager

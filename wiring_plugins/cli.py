@@ -12,6 +12,7 @@ from .errors import WiringError
 def main() -> None:
     """Entry point of the console scripts. Errors that a user can mend are one sentence and an exit code."""
     warnings.showwarning = _show_warning
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # None if closed
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a γ that a terminal cannot show ends no command
     debug = bool(os.environ.get("WIRING_DEBUG"))

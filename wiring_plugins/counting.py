@@ -72,14 +72,14 @@ def count(recipe: Recipe, registry: Registry) -> Count:
         for init in recipe.init[layer.path].steps():
             needed |= _shares(init, layer, registry, load)
         _keep_larger(shared, needed)
-        rows.append(LayerCount(layer=layer, init=recipe.init[layer.path], learns=_learns(layer.path, recipe),
+        rows.append(LayerCount(layer=layer, init=recipe.init[layer.path], learns=recipe.learns(layer.path),
                                numbers=sum(share.numbers for share in needed.values()),
                                borrowed=any(share.trained for share in needed.values())))
     sizes = {layer.path: math.prod(layer.shape) + (layer.shape[0] if layer.bias else 0)
              for layer in architecture.layers}
     return Count(
         layers=tuple(rows), parameters=sum(sizes.values()),
-        trained_parameters=sum(size for path, size in sizes.items() if _learns(path, recipe)),
+        trained_parameters=sum(size for path, size in sizes.items() if recipe.learns(path)),
         numbers=sum(share.numbers for share in shared.values()),
         borrowed=sum(share.numbers for share in shared.values() if share.trained))
 
@@ -121,7 +121,3 @@ def _keep_larger(shared: dict[tuple, _Share], needed: dict[tuple, _Share]) -> No
     """What layers have in common counts once, as much of it as the layer that needs most."""
     for key, share in needed.items():
         shared[key] = max(share, shared.get(key, share), key=lambda each: each.numbers)
-
-
-def _learns(path: str, recipe: Recipe) -> bool:
-    return any(path == trained or path.startswith(f"{trained}.") for trained in recipe.trainable)

@@ -34,6 +34,7 @@ SKETCH = 13
 """Every thirteenth number is summed: a prime, so that kernels drawn in another order give other sums."""
 
 TOLERANCE = 1e-4
+"""How far rounding may move a sum of a tensor's numbers, as a part of the tensor's norm."""
 
 
 @dataclass(frozen=True, kw_only=True)

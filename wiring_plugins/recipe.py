@@ -165,6 +165,10 @@ class Recipe:
         object.__setattr__(self, "trainable", tuple(self.trainable))
         object.__setattr__(self, "doc", inspect.cleandoc(self.doc or ""))
 
+    def learns(self, path: str) -> bool:
+        """Whether the layer at that path is, or lies below, one of `trainable`."""
+        return any(path == trained or path.startswith(f"{trained}.") for trained in self.trainable)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
